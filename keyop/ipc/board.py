@@ -1,0 +1,138 @@
+"""The board: what the writer tells everybody. A hint for wake-ups and live views; the files are the truth."""
+
+from __future__ import annotations
+
+import os
+from zlib import crc32
+
+from keyop.ipc import layout, memory
+from keyop.ipc.memory import Memory
+from keyop.ipc.names import DirectoryIdentity
+from keyop.ipc.word import load64, store64
+
+_FIRST = layout.BOARD_HEADER_BYTES // 4
+
+
+class BoardFull(Exception):
+    """No room for another channel: the writer leaves and is started again with a larger board."""
+
+
+def channel_hash(channel: bytes) -> tuple[int, int]:
+    """Two words that stand for a channel's name; never (0, 0), which marks a free place."""
+    return crc32(channel) | 1, crc32(channel, 0x9E37_79B9)
+
+
+class Board:
+    """A mapped board, on either side."""
+
+    __slots__ = ("_mask", "memory", "words")
+
+    def __init__(self, shared: Memory) -> None:
+        self.memory = shared
+        self.words = shared.words
+        self._mask = int(shared.words[layout.TABLE_SLOTS]) - 1
+
+    @classmethod
+    def create(cls, identity: DirectoryIdentity, channels: int) -> Board:
+        """The writer's side: a new board with room for ``channels`` and a good many more. State STARTING.
+
+        A board that is there already is marked GONE first, so that who has it mapped looks for this one.
+        """
+        retire(identity)
+        slots = 4096
+        while slots < channels * 4:
+            slots *= 2
+        size = layout.BOARD_HEADER_BYTES + slots * layout.CHANNEL_WORDS * 4
+        shared = memory.create(identity.board(), size, identity.owner)
+        shared.words[layout.TABLE_SLOTS] = slots
+        shared.words[layout.INCARNATION] = int.from_bytes(os.urandom(4), "little") | 1
+        shared.words[layout.STATE] = layout.STARTING
+        shared.stamp(layout.BOARD_MAGIC, identity.id)
+        return cls(shared)
+
+    @classmethod
+    def open(cls, identity: DirectoryIdentity) -> Board | None:
+        """Anybody's side; None if there is no usable board. Raises `SharedMemoryError` for one of another owner."""
+        shared = memory.open_existing(identity.board(), identity.owner_uids)
+        if shared is None:
+            return None
+        if shared.fault(layout.BOARD_MAGIC, identity.id):
+            shared.close()
+            return None
+        return cls(shared)
+
+    def close(self) -> None:
+        """Unmap."""
+        self.memory.close()
+
+    @property
+    def state(self) -> int:
+        """One of `layout.STATE_NAMES`."""
+        return int(self.words[layout.STATE])
+
+    @property
+    def incarnation(self) -> int:
+        """Drawn anew by each writer."""
+        return int(self.words[layout.INCARNATION])
+
+    def find(self, channel: bytes) -> int | None:
+        """The word index of a channel's place, to be kept by who looks often; None if it is not there."""
+        index = self._probe(channel)
+        return index if self.words[index] else None
+
+    def add(self, channel: bytes) -> int:
+        """The writer's side: the place of a channel, taken if it is not there yet. Raises `BoardFull`."""
+        index = self._probe(channel)
+        if not self.words[index]:
+            lo, hi = channel_hash(channel)
+            store64(self.words, index + 2, 0)
+            store64(self.words, index + 5, 0)
+            self.words[index + 1] = hi
+            self.words[index] = lo
+        return index
+
+    def _probe(self, channel: bytes) -> int:
+        lo, hi = channel_hash(channel)
+        words, mask = self.words, self._mask
+        slot = (lo ^ hi >> 7) & mask
+        for _ in range(mask * 3 // 4):
+            index = _FIRST + slot * layout.CHANNEL_WORDS
+            if not words[index] or (words[index] == lo and words[index + 1] == hi):
+                return index
+            slot = slot + 1 & mask
+        raise BoardFull
+
+    def end(self, index: int) -> int | None:
+        """The committed end of the channel at a place, in bytes; None while it changes."""
+        return load64(self.words, index + 2)
+
+    def set_end(self, index: int, end: int) -> None:
+        """The writer's side."""
+        store64(self.words, index + 2, end)
+
+    def records(self, index: int) -> int:
+        """Records committed to the channel since the writer started."""
+        return load64(self.words, index + 5) or 0
+
+    def set_records(self, index: int, records: int) -> None:
+        """The writer's side."""
+        store64(self.words, index + 5, records)
+
+    def counters(self) -> dict[str, int]:
+        """The writer's totals by name."""
+        return {
+            name: load64(self.words, layout.BOARD_COUNTERS + 3 * i) or 0 for i, name in enumerate(layout.COUNTERS)
+        }
+
+    def set_counter(self, name: str, total: int) -> None:
+        """The writer's side."""
+        store64(self.words, layout.BOARD_COUNTERS + 3 * layout.COUNTERS.index(name), total)
+
+
+def retire(identity: DirectoryIdentity) -> None:
+    """The writer's side: mark the board that is there GONE and remove its name."""
+    old = Board.open(identity)
+    if old is not None:
+        old.words[layout.STATE] = layout.GONE
+        old.close()
+    memory.unlink(identity.board())

@@ -1,0 +1,74 @@
+"""What lies where in shared memory: the one place that says so.
+
+All words are ``u32`` in the machine's byte order, aligned, and each is written by exactly one process (Python has no
+compare-and-swap). They are stored through ``memoryview.cast("I")``, never with ``struct.pack_into``, which zeroes the
+destination first, so that another process can read 0. Numbers below are word indices unless they end in ``_BYTES``.
+
+Every object begins with MAGIC, VERSION, PLATFORM, SIZE and the directory's id, so that an object of another layout,
+word size, libc or directory is recognised and refused.
+
+**Board**, made and written by the writer alone: header, then a hash table of channels.
+
+**Port**, one per attached process, made by it. The process writes the first group of words, the slots and the ring;
+the writer writes the group that begins at COMMITTED.
+
+A 64-bit value is three words ``lo, hi, lo ^ hi ^ CHECK``; a reader believes it when the third fits.
+"""
+
+from __future__ import annotations
+
+import platform
+import struct
+import zlib
+
+MASK = 0xFFFF_FFFF
+CHECK = 0x6B65_796F
+
+VERSION_NUMBER = 1
+BOARD_MAGIC = 0x4B45_5942
+PORT_MAGIC = 0x4B45_5950
+SLOTS_MAGIC = 0x4B45_5953
+
+# The pointer size and the C library: a semaphore of another one cannot be used.
+PLATFORM_NUMBER = struct.calcsize("P") | (zlib.crc32(platform.libc_ver()[0].encode()) & 0xFFFF) << 8
+
+# Every object
+MAGIC, VERSION, PLATFORM, SIZE, DIRECTORY_LO, DIRECTORY_HI, PID = range(7)
+
+# Board
+INCARNATION, STATE, SYNC_INTERVAL_MS, WRITER_ASLEEP, TABLE_SLOTS, STALL_ERRNO, AT_REST = range(7, 14)
+BOARD_COUNTERS = 16  # 64-bit values, three words each, in the order of COUNTERS
+COUNTERS = ("frames", "syncs", "records", "bytes", "refused", "damaged", "evicted_bytes", "checkpoints")
+BOARD_HEADER_BYTES = 256
+CHANNEL_WORDS = 8  # hash lo, hi; end lo, hi, check; records since the start lo, hi, check
+
+# States of the board
+STARTING, OPEN, STALLED, CLOSING, GONE = range(1, 6)
+STATE_NAMES = {STARTING: "starting", OPEN: "open", STALLED: "stalled", CLOSING: "closing", GONE: "gone"}
+
+# Port: the process's words
+RING_LO, RING_HI, ROLE, SLOT_PAGES = range(7, 11)
+HEAD, COMMIT_ASLEEP, DATA_ASLEEP, REPLIES_TAKEN, DETACHED = range(16, 21)
+# Port: the writer's words, on cache lines of their own
+COMMITTED, REPLIES_WRITTEN, POISONED = range(32, 35)
+REPLIES = 48  # REPLY_SLOTS of position, code, lo, hi, check
+REPLY_WORDS = 8
+REPLY_SLOTS = 16
+REPLIES_A_RECORD = 3  # at most: `open` answers offset, moves, attempts
+
+# Port: slots of subscriptions, then the ring
+SLOTS_BYTES = 1024
+SLOT_BYTES = 768
+SLOTS_A_PAGE = 64
+RING_SIZE_BYTES = 256 * 1024
+RING_BYTES = 52 * 1024
+PORT_SIZE_BYTES = RING_BYTES + RING_SIZE_BYTES
+# A further page of slots: an object of its own, header and slots
+SLOT_PAGE_SIZE_BYTES = SLOTS_BYTES + SLOTS_A_PAGE * SLOT_BYTES
+
+# Slot, all written by the process
+SLOT_IN_USE, SLOT_PART, SLOT_PARTS, SLOT_FLAGS = range(4)
+SLOT_CURSOR_BYTES = (32, 64)  # two copies of moves, offset, attempts, CRC-32; the valid one with more moves
+SLOT_COUNTERS = 24  # words: 64-bit values, three words each, in the order of SLOT_COUNTER_NAMES
+SLOT_COUNTER_NAMES = ("handled", "failed", "dead_lettered", "deferred", "damaged", "skipped_bytes")
+SLOT_NAMES_BYTES = 256  # u16 length of the channel, u16 length of the id, channel, id

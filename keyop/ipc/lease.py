@@ -1,0 +1,99 @@
+"""Leases: files in ``run/`` whose ``flock`` says that a process is alive. Never a pid, never a heartbeat.
+
+A lock falls with the process that held it, whatever ended it, so it cannot be stale.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+PORT_PREFIX = "port-"
+DRAFT_PREFIX = ".new-"
+WRITER_LOCK = "writer.lock"
+SUPERVISED = "supervised"
+SPAWN_LOCK = "spawn.lock"
+
+# A probe holds the lock for a moment; who fails to get it tries for as long as this before it says busy.
+PATIENCE_S = 0.3
+
+
+class Lease:
+    """A locked file. Closing it, or the process's end, gives the lock up."""
+
+    __slots__ = ("fd", "path")
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+
+    def note(self, text: str) -> None:
+        """Write something for people to read (a pid, a role) into the file."""
+        os.ftruncate(self.fd, 0)
+        os.pwrite(self.fd, text.encode(), 0)
+
+    def release(self) -> None:
+        """Give the lock up; the file stays."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def acquire(path: Path, patience_s: float = PATIENCE_S) -> Lease | None:
+    """Lock a file that stays where it is (made if needed); None if somebody else holds it. Raises `OSError`."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if _lock(fd) and _is(path, fd):
+            return Lease(path, fd)
+        os.close(fd)
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(0.005)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a live process holds this lease. Takes the lock for a moment to find out. Raises `OSError`."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _lock(fd)
+    finally:
+        os.close(fd)
+
+
+def create_port_lease(run_dir: Path, port: str) -> Lease:
+    """A lease for a new port, under its draft name: locked before anybody can find it. Raises `OSError`."""
+    path = run_dir / f"{DRAFT_PREFIX}{port}"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return Lease(path, fd)
+
+
+def publish_port_lease(lease: Lease, port: str) -> None:
+    """Give the lease the name by which the writer finds the port. Raises `OSError`."""
+    path = lease.path.with_name(f"{PORT_PREFIX}{port}")
+    lease.path.rename(path)
+    lease.path = path
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is(path: Path, fd: int) -> bool:
+    """Whether the name still leads to the file that was locked."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    here = os.fstat(fd)
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)

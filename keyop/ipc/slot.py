@@ -1,0 +1,113 @@
+"""A subscription's place in a port: its cursor, the attempt under way, counters, and its names.
+
+The cursor is stored before every attempt of a handler, so it is one packed copy with a CRC, written to two places in
+turn: a process killed in the middle of a store leaves the copy before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import Struct
+from typing import NamedTuple
+from zlib import crc32
+
+from keyop.ipc import layout
+from keyop.ipc.memory import Memory
+from keyop.ipc.word import load64, store64
+
+_CURSOR = Struct("<QQI")
+_CURSOR_AND_CHECK = Struct("<QQII")
+_CHECK = Struct("<I")
+_NAMES = Struct("<HH")
+
+
+class SlotCursor(NamedTuple):
+    """``moves`` is the number of stores so far: of two claims the one with more moves is the truth."""
+
+    moves: int
+    offset: int
+    attempts: int
+
+
+class Slot:
+    """One slot of a port. The process that owns the port writes it; anybody may read it."""
+
+    __slots__ = ("_base", "_buffer", "_word", "_words", "index")
+
+    def __init__(self, memory: Memory, index: int) -> None:
+        self.index = index
+        self._buffer = memory.buffer
+        self._words = memory.words
+        self._base = layout.SLOTS_BYTES + index % layout.SLOTS_A_PAGE * layout.SLOT_BYTES
+        self._word = self._base // 4
+
+    # ---- the owner's side
+
+    def occupy(self, channel: bytes, id: bytes, flags: int, part: int = 0, parts: int = 1) -> None:
+        """Write the names and mark the slot used. The cursor is zero until `cursor_writer` stores one."""
+        base, words, word = self._base, self._words, self._word
+        self._buffer[base : base + layout.SLOT_BYTES] = bytes(layout.SLOT_BYTES)
+        at = base + layout.SLOT_NAMES_BYTES
+        names = _NAMES.pack(len(channel), len(id)) + channel + id
+        self._buffer[at : at + len(names)] = names
+        words[word + layout.SLOT_PART] = part
+        words[word + layout.SLOT_PARTS] = parts
+        words[word + layout.SLOT_FLAGS] = flags
+        words[word + layout.SLOT_IN_USE] = 1
+
+    def vacate(self) -> None:
+        """Mark the slot free."""
+        self._words[self._word + layout.SLOT_IN_USE] = 0
+
+    def cursor_writer(self) -> Callable[[int, int, int], None]:
+        """``store(moves, offset, attempts)``, as quick as Python can: it runs once for each message."""
+        buffer = self._buffer
+        first, second = (self._base + at for at in layout.SLOT_CURSOR_BYTES)
+        size = _CURSOR_AND_CHECK.size
+        pack, pack_check = _CURSOR.pack, _CHECK.pack
+
+        def store(moves: int, offset: int, attempts: int) -> None:
+            packed = pack(moves, offset, attempts)
+            at = second if moves & 1 else first
+            buffer[at : at + size] = packed + pack_check(crc32(packed))
+
+        return store
+
+    def count(self, name: str, total: int) -> None:
+        """Store a counter's new total."""
+        store64(self._words, self._word + layout.SLOT_COUNTERS + 3 * layout.SLOT_COUNTER_NAMES.index(name), total)
+
+    # ---- anybody's side
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a subscription stands here."""
+        return bool(self._words[self._word + layout.SLOT_IN_USE] == 1)
+
+    @property
+    def flags(self) -> int:
+        """`entry.EXACTLY_ONCE` or 0."""
+        return int(self._words[self._word + layout.SLOT_FLAGS])
+
+    def names(self) -> tuple[bytes, bytes]:
+        """Channel and id."""
+        at = self._base + layout.SLOT_NAMES_BYTES
+        channel, id = _NAMES.unpack_from(self._buffer, at)
+        at += _NAMES.size
+        return self._buffer[at : at + channel], self._buffer[at + channel : at + channel + id]
+
+    def cursor(self) -> SlotCursor | None:
+        """The valid copy with more moves; None if none was stored yet."""
+        best = None
+        for at in layout.SLOT_CURSOR_BYTES:
+            start = self._base + at
+            copy = self._buffer[start : start + _CURSOR_AND_CHECK.size]
+            moves, offset, attempts, check = _CURSOR_AND_CHECK.unpack(copy)
+            if moves and crc32(copy[: _CURSOR.size]) == check and (best is None or moves > best.moves):
+                best = SlotCursor(moves, offset, attempts)
+        return best
+
+    def counters(self) -> dict[str, int]:
+        """The totals by name."""
+        first = self._word + layout.SLOT_COUNTERS
+        return {name: load64(self._words, first + 3 * i) or 0 for i, name in enumerate(layout.SLOT_COUNTER_NAMES)}

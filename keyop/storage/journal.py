@@ -1,0 +1,205 @@
+"""The commit journal: two zero-filled files used in turn, one frame a group commit, one sync for all channels.
+
+Overwriting allocated blocks is what makes a commit cheap: an append changes the file's length, so that the file system
+commits a journal of its own as well.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from keyop.storage import disk, frame
+from keyop.storage.journal_file import JournalFile
+
+NAMES = ("a.journal", "b.journal")
+FIRST_SIZE_BYTES = 1 << 20
+# Frames since the last good sync are kept, to be written again where a sync fails; this is where one is forced.
+MAX_UNSYNCED_BYTES = 1 << 20
+_FILLS_FAST_S = 10.0
+_BACKOFF_S = (0.01, 0.05, 0.2, 1.0, 5.0)
+
+
+class Journal:
+    """The writer's journal. Frames are written by one thread; `sync` and `free` may run in others.
+
+    ``on_trouble(errno)`` is called with the error of a failing disk, and with 0 when it works again.
+    """
+
+    def __init__(self, directory: Path, max_size_bytes: int, on_trouble: Callable[[int], None]) -> None:
+        """Open both files, which must be free (see `recovery`). Raises `OSError`."""
+        self._max_size_bytes = max(max_size_bytes, FIRST_SIZE_BYTES)
+        self._on_trouble = on_trouble
+        self._files = [JournalFile(directory / name, FIRST_SIZE_BYTES) for name in NAMES]
+        disk.sync_path(directory)
+        self._current = 0
+        self._sequence = 0
+        self._synced = 0
+        self._began_s = time.monotonic()
+        self._lock = threading.Lock()
+        self._unsynced: list[tuple[JournalFile, int, bytes]] = []
+        self._unsynced_bytes = 0
+        self._freed = [threading.Event(), threading.Event()]
+        for event in self._freed:
+            event.set()
+        self.syncs = 0
+
+    # ---- frames
+
+    @property
+    def current(self) -> int:
+        """Which of the two files is written now, 0 or 1."""
+        return self._current
+
+    @property
+    def max_frame_bytes(self) -> int:
+        """A round takes no more than this, a quarter of the file, so that no file is filled by one frame."""
+        return self._files[self._current].size // 4
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether neither file holds frames."""
+        return not any(file.live for file in self._files)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether the current file holds frames."""
+        return self._files[self._current].live
+
+    def fits(self, length: int) -> bool:
+        """Whether entries of so many bytes fit into the current file."""
+        return frame.padded(length + frame.HEADER_BYTES) <= self._files[self._current].room()
+
+    def write(self, entries: list[bytes]) -> None:
+        """Write one frame. A failing disk is waited for: nothing else can be done with a frame."""
+        file = self._files[self._current]
+        self._sequence += 1
+        at = file.position
+        prefix = b""
+        if not file.live:
+            prefix = file.begin(self._sequence)
+            self._freed[self._current].clear()
+        data = prefix + frame.compose(file.salt, self._sequence, self._synced, entries)
+        with self._lock:
+            self._put(file, data, at)
+            disk.step("frame.written")
+            self._unsynced.append((file, at, data))
+            self._unsynced_bytes += len(data)
+            file.position = at + len(data)
+        if self._unsynced_bytes > MAX_UNSYNCED_BYTES:
+            self.sync()
+
+    def _put(self, file: JournalFile, data: bytes, at: int) -> None:
+        failures = 0
+        while True:
+            try:
+                disk.write_at(file.fd, data, at)
+            except OSError as error:
+                failures = self._wait(failures, error)
+            else:
+                break
+        if failures:
+            self._on_trouble(0)
+
+    def sync(self) -> None:
+        """Bring every frame written so far to the device.
+
+        After a failed sync the kernel may have dropped the dirty pages, and a second call may succeed without them:
+        the same bytes are written to the same place again, until a sync holds.
+        """
+        with self._lock:
+            pending = len(self._unsynced)
+            sequence = self._sequence
+            files = {id(file): file for file, _, _ in self._unsynced}
+        if not pending:
+            return
+        try:
+            for file in files.values():
+                disk.sync_data(file.fd)
+        except OSError as error:
+            self._rewrite(error)
+            return
+        disk.step("frame.synced")
+        self.syncs += 1
+        with self._lock:
+            self._forget(pending, sequence)
+
+    def _forget(self, pending: int, sequence: int) -> None:
+        if sequence <= self._synced:
+            return
+        self._unsynced_bytes -= sum(len(data) for _, _, data in self._unsynced[:pending])
+        del self._unsynced[:pending]
+        self._synced = sequence
+
+    def _rewrite(self, error: OSError) -> None:
+        with self._lock:
+            failures = self._wait(0, error)
+            while True:
+                try:
+                    for file, at, data in self._unsynced:
+                        disk.write_at(file.fd, data, at)
+                    for file in {id(file): file for file, _, _ in self._unsynced}.values():
+                        disk.sync_data(file.fd)
+                except OSError as again:
+                    failures = self._wait(failures, again)
+                else:
+                    break
+            self._unsynced.clear()
+            self._unsynced_bytes = 0
+            self._synced = self._sequence
+            self.syncs += 1
+        self._on_trouble(0)
+
+    def _wait(self, failures: int, error: OSError) -> int:
+        self._on_trouble(error.errno or errno.EIO)
+        time.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
+        return failures + 1
+
+    # ---- taking turns
+
+    def switch(self) -> int:
+        """Go over to the other file, which must be free (`wait_free`); return the one that was left.
+
+        What was left is synced first: a frame in the new file may be synced before it otherwise, and a power cut
+        would leave a hole between the files.
+        """
+        self.sync()
+        left = self._current
+        self._current = 1 - left
+        self._began_s = time.monotonic()
+        disk.step("journal.switched")
+        return left
+
+    def wait_free(self, timeout_s: float | None = None) -> bool:
+        """Wait until the other file is free."""
+        return self._freed[1 - self._current].wait(timeout_s)
+
+    def filled_fast(self) -> bool:
+        """Whether the current file filled so quickly that larger files are worth their space."""
+        return time.monotonic() - self._began_s < _FILLS_FAST_S
+
+    def free(self, index: int, *, grow: bool = False) -> None:
+        """Mark a file free after its checkpoint: all that it says stands, synced, elsewhere. Raises `OSError`."""
+        file = self._files[index]
+        if file.live:
+            file.free()
+        if grow:
+            try:
+                file.grow(min(file.size * 2, self._max_size_bytes))
+            except OSError:
+                pass  # a full disk: the smaller file does as well
+        self._freed[index].set()
+
+    def path(self, index: int) -> Path:
+        """Where a file lies, to be read back."""
+        return self._files[index].path
+
+    def close(self) -> None:
+        """Close both files."""
+        for file in self._files:
+            file.close()
+
+
