@@ -1,0 +1,44 @@
+"""The codes by which the writer answers a transaction, and the exception that each becomes."""
+
+from __future__ import annotations
+
+from keyop.errors import KeyopError, OffsetDamaged, PublishError, PublishRefused, SubscriberBusy
+
+OK = 0
+STALE_CURSOR = 1
+BUSY = 2
+NOT_A_DIRECTORY = 3
+NO_PERMISSION = 4
+NAME_TOO_LONG = 5
+MALFORMED = 6
+SPILL_DAMAGED = 7
+OFFSET_DAMAGED = 8
+NOT_HELD = 9
+OTHER = 10
+
+_TEXTS: dict[int, tuple[type[KeyopError], str]] = {
+    STALE_CURSOR: (PublishRefused, "the offset moved meanwhile (now {value}): another process took over"),
+    BUSY: (
+        SubscriberBusy,
+        "a live process (pid {value}) handles channel {channel!r} under this subscriber id; "
+        "choose another id, or stop that process",
+    ),
+    NOT_A_DIRECTORY: (PublishRefused, "channel {channel!r}: channels/{channel} is not a directory; move it away"),
+    NO_PERMISSION: (PublishRefused, "channel {channel!r}: the writer may not write to channels/{channel}; see its owner"),
+    NAME_TOO_LONG: (PublishRefused, "channel {channel!r}: the file system takes no name of this length"),
+    MALFORMED: (PublishError, "the writer could not read the transaction; please report this"),
+    SPILL_DAMAGED: (PublishRefused, "the spill file of a large transaction was damaged before the writer read it"),
+    OFFSET_DAMAGED: (
+        OffsetDamaged,
+        "the offset file of an exactly-once subscriber of {channel!r} fails its check; "
+        "decide with `keyop offsets set {channel} ID OFFSET` where to go on",
+    ),
+    NOT_HELD: (PublishRefused, "this process does not hold the subscription any more"),
+    OTHER: (PublishRefused, "channel {channel!r}: the system refused it (errno {value})"),
+}
+
+
+def refusal(code: int, value: int, channel: str) -> KeyopError:
+    """The exception for a reply other than `OK`."""
+    kind, text = _TEXTS.get(code, _TEXTS[OTHER])
+    return kind(text.format(value=value, channel=channel))

@@ -1,0 +1,288 @@
+"""Making the files whole after a crash: what the journal says is written to the segments again.
+
+Where the journal speaks it is the truth, whatever stands in a segment: a power cut may leave zeros or an older length.
+One exception: whole lines of another program stay, and what the journal holds follows directly behind them. Nothing
+else is ever deleted; only the torn rest of a last line is cut. Recovery may itself be killed at every step and begin
+again, as nothing here frees the journal: the caller does, when the positions of rings and cursors are handed over.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+from keyop import entry
+from keyop.storage import disk
+from keyop.storage.directory import DataDirectory
+from keyop.storage.frame import Frame
+from keyop.storage.journal import NAMES
+from keyop.storage.journal_file import JournalContents
+from keyop.storage.segments import Segment, list_segments, segment_name
+from keyop.storage.torn import cut_torn_line
+
+# A line of the same length that differs from the journal's in no more bytes than this is damage, not another program's.
+_DAMAGE_BYTES = 8
+_ENVELOPE_BEGINS = b'{"v":'
+
+
+class RecoveredCursor(NamedTuple):
+    """A cursor as the last frame that names it has it."""
+
+    moves: int
+    offset: int
+    attempts: int
+    flags: int
+
+
+class Recovered:
+    """What a recovery found. ``notes`` are sentences for the log; each says what was lost or moved."""
+
+    def __init__(self) -> None:
+        self.clean = True
+        self.frames = 0
+        self.notes: list[str] = []
+        self.cursors: dict[tuple[bytes, bytes], RecoveredCursor] = {}
+        self.rings: dict[int, tuple[int, list[tuple[int, int, int]]]] = {}
+        self.ends: dict[bytes, int] = {}
+        self.conflicts: dict[bytes, int] = {}
+        self.touched: set[Path] = set()
+
+    def cap(self, channel: bytes, offset: int) -> int:
+        """An offset of this channel, moved back to where it may stand: the end, or before a foreign run."""
+        limit = self.conflicts.get(channel, offset)
+        return min(offset, limit, self.ends.get(channel, offset))
+
+
+def recover(directory: DataDirectory) -> Recovered:
+    """Replay the journal into the segments. Syncs what it touched; frees nothing. Raises `OSError`."""
+    result = Recovered()
+    contents = [JournalContents(path) for name in NAMES if (path := directory.journal / name).exists()]
+    live = sorted((file for file in contents if file.live), key=lambda file: file.first_sequence)
+    if not live:
+        return result
+    result.clean = False
+    frames = _whole_run(live, result)
+    for file in live:
+        disk.sync_path(file.path)
+        disk.step("recovery.journal_synced")
+    runs: dict[bytes, list[_Run]] = {}
+    for frame in frames:
+        _collect(frame, runs, directory, result)
+    result.frames = len(frames)
+    for channel, channel_runs in runs.items():
+        _ChannelRecovery(directory.channel(channel.decode()), channel, result).replay(channel_runs)
+    for path in result.touched:
+        disk.sync_path(path)
+    disk.step("recovery.applied")
+    return result
+
+
+# ---- which frames count
+
+
+def _whole_run(live: list[JournalContents], result: Recovered) -> list[Frame]:
+    """The frames in order, up to the torn end.
+
+    A hole is no torn end if a later frame proves that what is missing had been synced: then only that is lost.
+    """
+    frames = [frame for file in live for frame in file.frames]
+    proven = max((frame.synced for frame in frames), default=0)
+    expected = live[0].first_sequence
+    for number, frame in enumerate(frames):
+        if frame.sequence != expected:
+            if proven >= frame.sequence - 1:
+                result.notes.append(f"journal frames {expected} to {frame.sequence - 1} are damaged and lost")
+            else:
+                if proven >= expected:
+                    result.notes.append(f"journal frames {expected} to {proven} are damaged and lost")
+                return frames[:number]
+        expected = frame.sequence + 1
+    if proven >= expected:
+        result.notes.append(f"journal frames {expected} to {proven} are damaged and lost")
+    return frames
+
+
+# ---- what they say
+
+
+class _Run:
+    """Bytes that belong at one place of a channel, contiguous over frames."""
+
+    __slots__ = ("data", "offset", "starts_segment")
+
+    def __init__(self, offset: int, data: bytes, starts_segment: bool) -> None:
+        self.offset = offset
+        self.data = bytearray(data)
+        self.starts_segment = starts_segment
+
+
+def _collect(frame: Frame, runs: dict[bytes, list[_Run]], directory: DataDirectory, result: Recovered) -> None:
+    for item in frame.entries():
+        if item.kind in (entry.APPEND, entry.SPILLED):
+            data = item.data if item.kind == entry.APPEND else _spilled(item, directory, result)
+            if data is not None:
+                _add_run(runs.setdefault(item.channel, []), item, data)
+        elif item.kind == entry.CURSOR:
+            moves, attempts = entry.CURSOR_STATE.unpack(item.data)
+            known = result.cursors.get((item.channel, item.id))
+            if known is None or moves >= known.moves:
+                cursor = RecoveredCursor(moves, item.value, attempts, item.flags)
+                result.cursors[item.channel, item.id] = cursor
+        elif item.kind == entry.RING:
+            _add_ring(item, result)
+        elif item.kind == entry.FORGET:
+            result.cursors.pop((item.channel, item.id), None)
+            disk.unlink(directory.offset_file(item.channel.decode(), item.id.decode()))
+        elif item.kind == entry.DELETE:
+            runs.pop(item.channel, None)
+            for key in [key for key in result.cursors if key[0] == item.channel]:
+                del result.cursors[key]
+            delete_channel(directory, item.channel.decode())
+
+
+def _add_run(runs: list[_Run], item: entry.Entry, data: bytes) -> None:
+    starts = bool(item.flags & entry.STARTS_SEGMENT)
+    if runs and not starts and runs[-1].offset + len(runs[-1].data) == item.value:
+        runs[-1].data += data
+    else:
+        runs.append(_Run(item.value, data, starts))
+
+
+def _add_ring(item: entry.Entry, result: Recovered) -> None:
+    (position,) = entry.POSITION.unpack_from(item.data)
+    replies = [
+        entry.REPLY.unpack_from(item.data, at)
+        for at in range(entry.POSITION.size, len(item.data), entry.REPLY.size)
+    ]
+    earlier = result.rings.get(item.value, (0, []))[1]
+    result.rings[item.value] = (position, earlier + replies)
+
+
+def _spilled(item: entry.Entry, directory: DataDirectory, result: Recovered) -> bytes | None:
+    at, length, check = entry.SPILL_REFERENCE.unpack(item.data)
+    path = directory.spill / item.id.decode()
+    try:
+        with path.open("rb") as file:
+            file.seek(at)
+            data = file.read(length)
+    except OSError as error:
+        data = b""
+        result.notes.append(f"{path}: {error.strerror}")
+    if len(data) != length or crc32(data) != check:
+        result.notes.append(f"{length} bytes of channel {item.channel.decode()} at offset {item.value} are lost with {path}")
+        return None
+    return data
+
+
+def delete_channel(directory: DataDirectory, channel: str) -> None:
+    """Remove a channel's segments and offset files."""
+    shutil.rmtree(directory.channel(channel), ignore_errors=True)
+    shutil.rmtree(directory.offsets(channel), ignore_errors=True)
+    disk.sync_path(directory.channels)
+    disk.sync_path(directory.subscribers)
+
+
+# ---- writing it again
+
+
+class _ChannelRecovery:
+    """Replays one channel."""
+
+    def __init__(self, directory: Path, channel: bytes, result: Recovered) -> None:
+        self._directory = directory
+        self._channel = channel
+        self._result = result
+        self._shift = 0
+        if disk.make_directory(directory):
+            result.touched.add(directory.parent)
+        self._segments: list[Segment] = list_segments(directory)[0]
+
+    def replay(self, runs: list[_Run]) -> None:
+        """Bring all runs to their places, then cut the torn rest of the last line."""
+        self._own_lines = {hash(line) for run in runs for line in bytes(run.data).split(b"\n") if line}
+        for run in runs:
+            if self._segments and run.offset < self._segments[0].start:
+                continue  # removed on purpose since
+            self._place(bytes(run.data), run.offset + self._shift, run.starts_segment and not self._shift)
+        if self._segments:
+            self._cut_torn_end()
+
+    def _place(self, data: bytes, offset: int, starts_segment: bool) -> None:
+        segment = self._segment_for(offset, starts_segment)
+        fd = disk.open_file(segment.path, os.O_RDWR)
+        try:
+            at = offset - segment.start
+            there = os.pread(fd, len(data), at)
+            if there != data:
+                foreign = None if data.startswith(there) else self._foreign_run(fd, at, data)
+                if foreign is not None:
+                    foreign_at, length = foreign
+                    self._report_foreign(segment, foreign_at, length)
+                    self._shift += length
+                    cut = data.rfind(b"\n", 0, foreign_at - at) + 1
+                    disk.write_at(fd, data[:cut], at)
+                    data, at = data[cut:], foreign_at + length
+                disk.write_at(fd, data, at)
+                disk.step("recovery.written")
+            self._result.touched.add(segment.path)
+        finally:
+            os.close(fd)
+
+    def _segment_for(self, offset: int, starts_segment: bool) -> Segment:
+        last = self._segments[-1] if self._segments else None
+        if starts_segment and all(segment.start != offset for segment in self._segments):
+            return self._create(offset)
+        if last is None or (offset >= last.start and offset > last.start + last.path.stat().st_size):
+            return self._create(offset)
+        return next(segment for segment in reversed(self._segments) if segment.start <= offset)
+
+    def _create(self, start: int) -> Segment:
+        path = self._directory / segment_name(start)
+        os.close(disk.open_file(path, os.O_RDWR | os.O_CREAT))
+        self._result.touched.add(self._directory)
+        self._segments = list_segments(self._directory)[0]
+        return next(segment for segment in self._segments if segment.start == start)
+
+    def _foreign_run(self, fd: int, at: int, data: bytes) -> tuple[int, int] | None:
+        """Where in the file, and how long, the first whole lines stand that the journal does not know."""
+        there = os.pread(fd, disk.size(fd) - at, at)
+        begin = 0
+        while begin < len(data) and (newline := there.find(b"\n", begin)) >= 0:
+            end = begin
+            while newline >= 0 and self._is_foreign(there[end:newline], data[end : newline]):
+                end = newline + 1
+                newline = there.find(b"\n", end)
+            if end > begin:
+                return at + begin, end - begin
+            begin = newline + 1
+        return None
+
+    def _is_foreign(self, line: bytes, ours: bytes) -> bool:
+        whole = line.startswith(_ENVELOPE_BEGINS) and line.endswith(b"}") and b"\0" not in line
+        return whole and hash(line) not in self._own_lines and not _nearly(line, ours)
+
+    def _report_foreign(self, segment: Segment, at: int, length: int) -> None:
+        offset = segment.start + at
+        known = self._result.conflicts.get(self._channel, offset)
+        self._result.conflicts[self._channel] = min(known, offset)
+        self._result.notes.append(
+            f"{segment.path}: another program wrote {length} bytes at {at}; they stay, "
+            "and what the journal holds follows behind them"
+        )
+
+    def _cut_torn_end(self) -> None:
+        segment = list_segments(self._directory)[0][-1]
+        fd = disk.open_file(segment.path, os.O_RDWR)
+        try:
+            length = cut_torn_line(fd)
+        finally:
+            os.close(fd)
+        self._result.touched.add(segment.path)
+        self._result.ends[self._channel] = segment.start + length
+
+
+def _nearly(line: bytes, ours: bytes) -> bool:
+    return len(line) == len(ours) and sum(a != b for a, b in zip(line, ours, strict=True)) <= _DAMAGE_BYTES
