@@ -53,7 +53,11 @@ class Slot:
         words[word + layout.SLOT_PART] = part
         words[word + layout.SLOT_PARTS] = parts
         words[word + layout.SLOT_FLAGS] = flags
-        words[word + layout.SLOT_IN_USE] = 1
+        words[word + layout.SLOT_IN_USE] = layout.SLOT_ASKED
+
+    def grant(self) -> None:
+        """The writer has said yes."""
+        self._words[self._word + layout.SLOT_IN_USE] = layout.SLOT_GRANTED
 
     def vacate(self) -> None:
         """Mark the slot free."""
@@ -82,7 +86,12 @@ class Slot:
     @property
     def in_use(self) -> bool:
         """Whether a subscription stands here."""
-        return bool(self._words[self._word + layout.SLOT_IN_USE] == 1)
+        return bool(self._words[self._word + layout.SLOT_IN_USE])
+
+    @property
+    def granted(self) -> bool:
+        """Whether the writer's yes has been seen."""
+        return bool(self._words[self._word + layout.SLOT_IN_USE] == layout.SLOT_GRANTED)
 
     @property
     def flags(self) -> int:

@@ -24,12 +24,14 @@ class ForeignWrite(Exception):
 class SegmentFile:
     """An open segment. It stays open while it holds bytes that no checkpoint has synced."""
 
-    __slots__ = ("fd", "path", "start")
+    __slots__ = ("dirty", "fd", "path", "start")
 
     def __init__(self, path: Path, start: int, fd: int) -> None:
         self.path = path
         self.start = start
         self.fd = fd
+        # In how many sets of segments that wait for a checkpoint it stands.
+        self.dirty = 0
 
     def close(self) -> None:
         """Close the descriptor; the caller has synced it."""
@@ -166,6 +168,12 @@ class ChannelLog:
             yield lines[at:cut]
             at = cut
 
+    @property
+    def rolls(self) -> bool:
+        """Whether the plan begins a segment."""
+        assert self.active is not None
+        return self.planned_start != self.active.start
+
     def prepare(self) -> list[Path]:
         """Make the segments that the plan begins, while the round can still wait. Raises `OSError`."""
         made = []
@@ -212,6 +220,7 @@ class ChannelLog:
             disk.step("segment.written")
             dirty.append(segment)
             self.end = chunk.offset + len(chunk.data)
+            self.records += chunk.data.count(b"\n")
             del self.chunks[0]
         return dirty
 

@@ -9,7 +9,6 @@ again, as nothing here frees the journal: the caller does, when the positions of
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -19,7 +18,7 @@ from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
 from keyop.storage.frame import Frame
 from keyop.storage.journal import NAMES
-from keyop.storage.journal_file import JournalContents
+from keyop.storage.journal_file import FIRST_FRAME_BYTES, JournalContents
 from keyop.storage.segments import Segment, list_segments, segment_name
 from keyop.storage.torn import cut_torn_line
 
@@ -80,6 +79,19 @@ def recover(directory: DataDirectory) -> Recovered:
     return result
 
 
+def free_journal(directory: DataDirectory) -> None:
+    """Zero the headers of both files, the older first: from here on the journal owes nothing. Raises `OSError`."""
+    contents = [JournalContents(path) for name in NAMES if (path := directory.journal / name).exists()]
+    for contents_of in sorted((file for file in contents if file.live), key=lambda file: file.first_sequence):
+        fd = disk.open_file(contents_of.path, os.O_RDWR)
+        try:
+            disk.write_at(fd, bytes(FIRST_FRAME_BYTES), 0)
+            disk.step("recovery.zeroed")
+            disk.sync_data(fd)
+        finally:
+            os.close(fd)
+
+
 # ---- which frames count
 
 
@@ -136,11 +148,6 @@ def _collect(frame: Frame, runs: dict[bytes, list[_Run]], directory: DataDirecto
         elif item.kind == entry.FORGET:
             result.cursors.pop((item.channel, item.id), None)
             disk.unlink(directory.offset_file(item.channel.decode(), item.id.decode()))
-        elif item.kind == entry.DELETE:
-            runs.pop(item.channel, None)
-            for key in [key for key in result.cursors if key[0] == item.channel]:
-                del result.cursors[key]
-            delete_channel(directory, item.channel.decode())
 
 
 def _add_run(runs: list[_Run], item: entry.Entry, data: bytes) -> None:
@@ -175,14 +182,6 @@ def _spilled(item: entry.Entry, directory: DataDirectory, result: Recovered) -> 
         result.notes.append(f"{length} bytes of channel {item.channel.decode()} at offset {item.value} are lost with {path}")
         return None
     return data
-
-
-def delete_channel(directory: DataDirectory, channel: str) -> None:
-    """Remove a channel's segments and offset files."""
-    shutil.rmtree(directory.channel(channel), ignore_errors=True)
-    shutil.rmtree(directory.offsets(channel), ignore_errors=True)
-    disk.sync_path(directory.channels)
-    disk.sync_path(directory.subscribers)
 
 
 # ---- writing it again

@@ -1,0 +1,38 @@
+"""Writing offset files: in place, unsynced, so that people can watch them; checkpoints sync them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from keyop.storage import disk
+from keyop.storage.offsets import OFFSET_FILE_BYTES, format_offset
+
+
+def write_offset(path: Path, offset: int) -> bool:
+    """Store an offset; whether a name was made, so that its directory has to be synced. Raises `OSError`.
+
+    A file of our own length is overwritten with one write, which no reader and no power cut sees half of. A new one,
+    or one that a Go program wrote, is renamed into place.
+    """
+    data = format_offset(offset)
+    try:
+        fd = disk.open_file(path, os.O_WRONLY)
+    except FileNotFoundError:
+        fd = -1
+    if fd >= 0:
+        try:
+            if disk.size(fd) == OFFSET_FILE_BYTES:
+                disk.write_at(fd, data, 0)
+                return False
+        finally:
+            os.close(fd)
+    draft = path.with_name(f".{path.name}.new")
+    fd = disk.open_file(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        disk.write_at(fd, data, 0)
+    finally:
+        os.close(fd)
+    disk.step("offset.drafted")
+    disk.rename(draft, path)
+    return True

@@ -1,0 +1,29 @@
+"""``python -m keyop.writer``: how a writer is started, on demand or (by ``keyop writer``) in the foreground.
+
+Arguments are ``key=value`` so that nothing has to be imported to read them: ``settings`` (JSON of
+`keyop.settings.Settings`), ``on_demand`` (0 or 1), ``log_format`` (text or json), ``log_level``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from keyop.settings import Settings
+from keyop.writer.log import Log
+from keyop.writer.process import run
+
+
+def main(arguments: list[str]) -> int:
+    """Run a writer; its exit code."""
+    options = dict(argument.split("=", 1) for argument in arguments)
+    settings = Settings.from_json(options["settings"])
+    log = Log(options.get("log_format", "text"), options.get("log_level", "info"))
+    return run(settings, on_demand=options.get("on_demand") == "1", log=log)
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stderr.flush()
+    # Daemon threads may sit in a sync: the interpreter's own shutdown would wait for nothing good.
+    os._exit(code)

@@ -1,0 +1,82 @@
+"""An attached process as the writer sees it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from keyop.ipc import lease
+from keyop.ipc.layout import COMMITTED, HEAD, MASK, POISONED, RING_SIZE_BYTES
+from keyop.ipc.port import Port, Reply
+
+# A record that the head covers and whose CRC stays wrong for this long will not become right any more.
+POISON_AFTER_S = 1.0
+# Stores that are only late arrive within this time: until then the ring is looked at again at once.
+RECHECK_FOR_S = 0.001
+
+
+class AttachedPort:
+    """A port, how far its ring is taken, and the answers that wait for the commit."""
+
+    __slots__ = ("blocked", "dead", "lease_path", "memory", "name", "port", "replies", "suspect_since", "taken", "words")
+
+    def __init__(self, name: str, port: Port, lease_path: Path) -> None:
+        self.name = name
+        self.port = port
+        self.memory = port.memory
+        self.words = port.words
+        self.lease_path = lease_path
+        self.taken: int = port.words[COMMITTED]
+        self.replies: list[Reply] = []
+        self.blocked = False
+        self.dead = False
+        self.suspect_since = 0.0
+
+    @property
+    def drained(self) -> bool:
+        """Whether all that its ring holds is committed (or nothing more will be taken from it)."""
+        return bool(self.words[COMMITTED] == self.words[HEAD] or self.words[POISONED])
+
+    def is_alive(self) -> bool:
+        """Whether the process still holds its lease."""
+        return not self.dead and lease.is_held(self.lease_path)
+
+    def reply(self, position: int, code: int, value: int = 0) -> None:
+        """Answer the record that ends at ``position``, once the round is committed."""
+        self.replies.append(Reply(position, code, value))
+
+    def take_over(self, position: int, replies: list[tuple[int, int, int]]) -> bool:
+        """What a journal frame says of this ring, if it is ahead of what the ring says by no more than its size."""
+        committed = self.words[COMMITTED]
+        ahead = position - committed & MASK
+        if not 0 < ahead <= RING_SIZE_BYTES:
+            return False
+        for reply in replies:
+            if 0 < (reply[0] - committed & MASK) <= ahead:
+                self.port.write_reply(Reply(*reply))
+        self.words[COMMITTED] = position
+        self.taken = position
+        return True
+
+    def settle(self) -> None:
+        """Publish what the round did with this ring: the answers first, they count once COMMITTED has passed them."""
+        for reply in self.replies:
+            self.port.write_reply(reply)
+        self.replies.clear()
+        self.words[COMMITTED] = self.taken
+
+    def suspect(self) -> bool:
+        """Note that the next record cannot be read; whether it has been so for too long and the ring is closed."""
+        now = time.monotonic()
+        if not self.suspect_since:
+            self.suspect_since = now
+        self.blocked = now - self.suspect_since > RECHECK_FOR_S
+        if now - self.suspect_since < POISON_AFTER_S:
+            return False
+        self.words[POISONED] = 1
+        return True
+
+    def wake(self) -> None:
+        """Post both semaphores."""
+        self.port.commit.post()
+        self.port.data.post()

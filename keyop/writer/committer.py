@@ -1,0 +1,372 @@
+"""The commit loop: round, frame, sync, segments, board, posts."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from keyop.ipc import layout
+from keyop.ipc.layout import COMMIT_ASLEEP, DATA_ASLEEP, HEAD, WRITER_ASLEEP
+from keyop.ipc.board import Board
+from keyop.ipc.semaphore import Semaphore
+from keyop.ipc.word import Fence
+from keyop.settings import Settings
+from keyop.storage import disk
+from keyop.storage.directory import DataDirectory
+from keyop.storage.journal import Journal
+from keyop.writer.attached import AttachedPort
+from keyop.writer.census import Census
+from keyop.writer.channels import Channels, release
+from keyop.writer.checkpoint import Checkpoint, Checkpointer
+from keyop.writer.cursors import Cursor, Cursors
+from keyop.writer.flusher import Flusher
+from keyop.writer.log import Log
+from keyop.writer.round import Round
+from keyop.writer.spill import Spills
+from keyop.writer.subscriptions import Subscriptions
+from keyop.writer.trouble import Trouble
+
+# How many cursors go into one frame: a frame has to stay within a quarter of a journal file.
+_CURSORS_A_FRAME = 1000
+_LOOK_EVERY_NS = 2_000_000
+_BACKOFF_S = (0.02, 0.1, 0.5)
+
+
+class Committer:
+    """Owns all tables of the writer. Everything but `request_tick` and `stop` runs in the commit thread."""
+
+    def __init__(
+        self,
+        directory: DataDirectory,
+        settings: Settings,
+        board: Board,
+        semaphore: Semaphore,
+        census: Census,
+        channels: Channels,
+        cursors: Cursors,
+        log: Log,
+    ) -> None:
+        self.directory = directory
+        self.board = board
+        self.census = census
+        self.channels = channels
+        self.cursors = cursors
+        self.log = log
+        self.trouble = Trouble(board, log)
+        self.strict = settings.storage.sync_interval_ms <= 0
+        self.journal = Journal(
+            directory.journal, settings.storage.journal_mb << 20, lambda errno: self.trouble.set("journal", errno)
+        )
+        self.spills = Spills(directory.spill)
+        self.subscriptions = Subscriptions(directory, channels, cursors, log)
+        self.moving = False
+        self.last_commit_s = time.monotonic()
+        self._semaphore = semaphore
+        self._flusher = None if self.strict else Flusher(self.journal, settings.storage.sync_interval_ms)
+        self._checkpointer = Checkpointer(
+            self.journal, self._checkpoint_done, lambda errno: self.trouble.set("checkpoint", errno)
+        )
+        self._finished: list[Checkpoint] = []
+        self._dirty = Checkpoint(self.journal.current)
+        self._round = Round(channels, cursors, self.subscriptions, self.spills, log)
+        self._fence = Fence()
+        self._spin_ns = settings.ipc.spin_us * 1000 if (os.cpu_count() or 1) > 1 else 0
+        self._moved: list[Cursor] = []
+        self._rotation = 0
+        self._looked_ns = 0
+        self._tick_due = False
+        self._checkpoint_wanted: Callable[[], None] | None = None
+        self._stop = False
+        self._frames = 0
+        self._records = 0
+        self._bytes = 0
+
+    # ---- from the main thread
+
+    def request_tick(self) -> None:
+        """Have the commit thread do what is done twice a second."""
+        self._tick_due = True
+        self._semaphore.post()
+
+    def request_checkpoint(self, then: Callable[[], None]) -> None:
+        """Have the journal freed in the background, and ``then`` called in the checkpoint's thread."""
+        self._checkpoint_wanted = then
+        self.request_tick()
+
+    def stop(self) -> None:
+        """Have the loop end once the rings are empty."""
+        self._stop = True
+        self._semaphore.post()
+
+    # ---- the loop
+
+    def run(self) -> None:
+        """Commit until stopped; then drain the rings, checkpoint both files and return."""
+        worked_ns = 0
+        while not self._stop:
+            if self.commit_round():
+                worked_ns = time.perf_counter_ns()
+            elif not self._spin(worked_ns):
+                self._sleep()
+        while self._work_waiting():
+            self.commit_round()
+        self.file_last_words()
+        self.checkpoint()
+
+    def _work_waiting(self) -> bool:
+        for port in self.census.ports:
+            if port.words[HEAD] != port.taken and not port.blocked:
+                return True
+        return False
+
+    def _spin(self, worked_ns: int) -> bool:
+        """Right after work more of it is likely; whether it came."""
+        until = worked_ns + self._spin_ns
+        while time.perf_counter_ns() < until:
+            if self._work_waiting() or self._tick_due:
+                return True
+            os.sched_yield()
+        return False
+
+    def _sleep(self) -> None:
+        words = self.board.words
+        words[WRITER_ASLEEP] = 1
+        self._fence()
+        if not (self._work_waiting() or self._tick_due or self._stop):
+            self._semaphore.wait()
+        words[WRITER_ASLEEP] = 0
+        for port in self.census.ports:
+            port.blocked = False
+        if not self._work_waiting():
+            self._look_around()
+
+    def _look_around(self) -> None:
+        """Woken, and no ring has anything: somebody came or went."""
+        self._looked_ns = time.perf_counter_ns()
+        self.census.look()
+        if self.census.detached():
+            self.census.find_dead()
+
+    # ---- one round
+
+    def commit_round(self) -> bool:
+        """Commit what is there; whether anything was."""
+        now_ns = time.perf_counter_ns()
+        if now_ns - self._looked_ns > _LOOK_EVERY_NS:
+            self._looked_ns = now_ns
+            self.census.look()
+        this = self._round
+        this.clear()
+        this.max_bytes = self.journal.max_frame_bytes
+        ticked, self._tick_due = self._tick_due, False
+        if ticked:
+            self._tick()
+        self._bury(this)
+        this.add_cursors(self._moved[:_CURSORS_A_FRAME])
+        del self._moved[:_CURSORS_A_FRAME]
+        self._take(this)
+        if self._checkpoint_wanted is not None:
+            self._start_checkpoint()
+        if not (this.ports or this.cursors or this.buried):
+            if ticked:
+                self._file_offsets()
+            return False
+        self._commit(this)
+        if this.checkpoint:
+            self.checkpoint()
+        self._settle(this)
+        if ticked or this.closed or this.buried:
+            self._file_offsets()
+        for port in this.buried:
+            self.census.sweep(port)
+        return True
+
+    def _take(self, this: Round) -> None:
+        """A round over the rings. The start rotates, so that no ring is always last when the frame is full."""
+        ports = self.census.ports
+        count = len(ports)
+        if not count:
+            return
+        self._rotation = (self._rotation + 1) % count
+        for number in range(self._rotation, self._rotation + count):
+            port = ports[number % count]
+            if port.words[HEAD] != port.taken and not port.blocked:
+                taken = port.taken
+                this.take(port)
+                if port.taken == taken and this.waiting is not None:
+                    port.blocked = True
+        self.trouble.set("channel", this.waiting.errno or 0 if this.waiting else 0)
+
+    def _bury(self, this: Round) -> None:
+        """Dead processes whose rings are drained: their slots' last words go into this round."""
+        for port in self.census.ports:
+            if port.dead and port.drained:
+                this.add_cursors(self.subscriptions.bury(port))
+                this.buried.append(port)
+
+    def _commit(self, this: Round) -> None:
+        if this.empty:
+            return
+        self._prepare(this)
+        entries = this.frame_entries()
+        if not self.journal.fits(sum(map(len, entries))):
+            self._turn_over(full=True)
+        self.journal.write(entries)
+        if this.sync or (self.strict and this.logs):
+            self.journal.sync()
+        elif this.logs and self._flusher is not None:
+            self._flusher.start()
+        self.board.words[layout.AT_REST] = 0
+        self._dirty.spills.update(spill.name for spill in this.spilled)
+        self._apply(this)
+        disk.step("applied")
+
+    def _prepare(self, this: Round) -> None:
+        """Make the segments that this round begins, while nothing is promised yet."""
+        failures = 0
+        for log in this.logs:
+            while log.rolls:
+                try:
+                    self._dirty.directories.update(log.prepare())
+                    self.channels.rolled.add(log.name.decode())
+                except OSError as error:
+                    failures = self._wait(error, failures)
+                else:
+                    break
+        if failures:
+            self.trouble.set("segment", 0)
+
+    def _apply(self, this: Round) -> None:
+        """Write the lines at exactly their offsets. The frame stands: this is tried until it succeeds."""
+        failures = 0
+        for log in this.logs:
+            while True:
+                try:
+                    dirty = log.apply()
+                except OSError as error:
+                    failures = self._wait(error, failures)
+                else:
+                    break
+            for segment in dirty:
+                if segment not in self._dirty.segments:
+                    self._dirty.segments.add(segment)
+                    segment.dirty += 1
+            log.used = self._frames
+        if failures:
+            self.trouble.set("segment", 0)
+        for cursor in this.cursors:
+            cursor.offset = cursor.planned
+            self.cursors.unfiled.add(cursor)
+        for cursor in this.forgotten:
+            self.cursors.forget(cursor)
+
+    def _wait(self, error: OSError, failures: int) -> int:
+        if error.errno not in disk.WAIT_ERRNOS:
+            raise error
+        self.trouble.set("segment", error.errno or 0)
+        time.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
+        return failures + 1
+
+    def _settle(self, this: Round) -> None:
+        """Tell everybody: first all stores, one fence, then the looks at who sleeps. Publishers are posted first."""
+        self._count(this)
+        for port in this.ports:
+            port.settle()
+        disk.step("settled")
+        self._fence()
+        for port in this.ports:
+            if port.words[COMMIT_ASLEEP]:
+                port.port.commit.post()
+        for log in this.logs:
+            for follower in log.followers:
+                if follower.words[DATA_ASLEEP]:
+                    follower.port.data.post()
+
+    def _count(self, this: Round) -> None:
+        board = self.board
+        for log in this.logs:
+            board.set_end(log.board_place, log.end)
+            board.set_records(log.board_place, log.records)
+        self._frames += 1
+        self.last_commit_s = time.monotonic()
+        board.set_counter("frames", self._frames)
+        board.set_counter("syncs", self.journal.syncs)
+        board.set_counter("refused", this.refused)
+
+    # ---- twice a second
+
+    def _tick(self) -> None:
+        self.census.scan()
+        self.census.find_dead()
+        moved = self.cursors.moved()
+        self.moving = bool(moved)
+        self._moved += moved
+        self._finish_checkpoints()
+
+    def _file_offsets(self) -> None:
+        trouble = self.cursors.file()
+        self.trouble.set("offsets", trouble.errno or 0 if trouble else 0)
+
+    def file_last_words(self) -> None:
+        """At a stop: commit where every subscriber stands now, and write the offset files."""
+        self._tick_due = True
+        self.commit_round()
+        self._file_offsets()
+
+    # ---- checkpoints
+
+    def _turn_over(self, *, full: bool = False, then: Callable[[], None] | None = None) -> None:
+        """The journal file is full, or is to be freed: go over to the other, and checkpoint what was left."""
+        if not self.journal.wait_free(0):
+            self.log.debug("waiting_for_checkpoint")
+            self.journal.wait_free()
+        self._finish_checkpoints()
+        failures = 0
+        while (error := self.cursors.file()) is not None:
+            failures = self._wait(error, failures)
+        self._file_attempts()
+        checkpoint = self._dirty
+        checkpoint.grow = full and self.journal.filled_fast()
+        checkpoint.files |= self.cursors.unsynced_files
+        checkpoint.directories |= self.cursors.unsynced_directories | self.channels.unsynced_directories
+        for pending in (self.cursors.unsynced_files, self.cursors.unsynced_directories, self.channels.unsynced_directories):
+            pending.clear()
+        checkpoint.index = self.journal.switch()
+        self._dirty = Checkpoint(self.journal.current)
+        checkpoint.then = then
+        self._checkpointer.submit(checkpoint)
+
+    def _file_attempts(self) -> None:
+        try:
+            self.cursors.file_attempts()
+        except OSError as error:
+            self.log.warning("attempts_not_noted", why=error)  # costs repeated attempts after the next crash
+
+    def _start_checkpoint(self) -> None:
+        then, self._checkpoint_wanted = self._checkpoint_wanted, None
+        if self.journal.in_use:
+            self._turn_over(then=then)
+        elif then is not None:
+            then()
+
+    def checkpoint(self) -> None:
+        """Bring everything to its place and free both files, before anything else is committed."""
+        if self.journal.in_use:
+            self._turn_over()
+        self.journal.wait_free()
+        self._finish_checkpoints()
+        self.board.words[layout.AT_REST] = 1
+
+    def _checkpoint_done(self, checkpoint: Checkpoint) -> None:
+        self._finished.append(checkpoint)
+
+    def _finish_checkpoints(self) -> None:
+        """Close what was synced, remove the spill files that nothing names any more."""
+        while self._finished:
+            checkpoint = self._finished.pop(0)
+            for segment in checkpoint.segments:
+                log = self.channels.by_name.get(segment.path.parent.name.encode())
+                release(segment, log is not None and log.active is segment)
+            self.spills.remove(checkpoint.spills)

@@ -1,0 +1,183 @@
+"""The writer's table of cursors: where every subscriber stands, who holds it, and what its offset file says.
+
+A cursor carries a count of its moves, in the subscriber's slot, here, in transactions and in frames alike. The highest
+count is the truth, and the file where none of them names the cursor.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from keyop import entry
+from keyop.ipc.slot import Slot, SlotCursor
+from keyop.storage import disk
+from keyop.storage.directory import DataDirectory
+from keyop.storage.offset_file import write_offset
+from keyop.storage.recovery import RecoveredCursor
+from keyop.writer.attached import AttachedPort
+
+Key = tuple[bytes, bytes]
+
+
+class Cursor:
+    """One subscriber of one channel. ``planned`` is where the round under way leaves it."""
+
+    __slots__ = ("attempts", "filed", "flags", "holder", "key", "moves", "offset", "path", "planned", "slot")
+
+    def __init__(self, key: Key, path: Path, offset: int) -> None:
+        self.key = key
+        self.path = path
+        self.offset = offset
+        self.planned = offset
+        self.moves = 0
+        self.attempts = 0
+        self.flags = 0
+        self.filed = -1
+        self.holder: AttachedPort | None = None
+        self.slot: Slot | None = None
+
+    @property
+    def exactly_once(self) -> bool:
+        """Whether its place is decided here, by transactions, and not in the subscriber's slot."""
+        return bool(self.flags & entry.EXACTLY_ONCE)
+
+    def frame_entry(self) -> bytes:
+        """The cursor as a frame holds it."""
+        state = entry.CURSOR_STATE.pack(self.moves, self.attempts)
+        return entry.encode(entry.CURSOR, *self.key, flags=self.flags, value=self.planned, data=state)
+
+    def adopt(self, claim: SlotCursor) -> bool:
+        """Take over what the slot says if it has moved; whether it has."""
+        if claim.moves <= self.moves:
+            return False
+        self.moves = claim.moves
+        self.attempts = claim.attempts
+        if not self.exactly_once:
+            self.planned = claim.offset
+        return True
+
+
+class Cursors:
+    """All cursors that were used since the writer started."""
+
+    def __init__(self, directory: DataDirectory) -> None:
+        self.by_key: dict[Key, Cursor] = {}
+        self.held: set[Cursor] = set()
+        self.unfiled: set[Cursor] = set()
+        self.unsynced_files: set[Path] = set()
+        self.unsynced_directories: set[Path] = set()
+        self._directory = directory
+        self._attempts_path = directory.run / "attempts"
+        self._earlier_attempts = _read_attempts(self._attempts_path)
+
+    def path(self, key: Key) -> Path:
+        """The offset file of a cursor."""
+        return self._directory.offset_file(key[0].decode(), key[1].decode())
+
+    def add(self, key: Key, offset: int) -> Cursor:
+        """Put a cursor into the table, with the attempts that an earlier writer noted for this very offset."""
+        cursor = Cursor(key, self.path(key), offset)
+        earlier_offset, attempts = self._earlier_attempts.pop(key, (-1, 0))
+        if earlier_offset == offset:
+            cursor.attempts = attempts
+        self.by_key[key] = cursor
+        return cursor
+
+    def restore(self, key: Key, recovered: RecoveredCursor) -> Cursor:
+        """Put a cursor into the table as the journal has it."""
+        self._earlier_attempts.pop(key, None)
+        cursor = Cursor(key, self.path(key), recovered.offset)
+        cursor.moves = recovered.moves
+        cursor.attempts = recovered.attempts
+        cursor.flags = recovered.flags
+        self.by_key[key] = cursor
+        self.unfiled.add(cursor)
+        return cursor
+
+    def hold(self, cursor: Cursor, port: AttachedPort, slot: Slot) -> None:
+        """A process has opened the subscription."""
+        cursor.holder = port
+        cursor.slot = slot
+        self.held.add(cursor)
+
+    def let_go(self, cursor: Cursor) -> None:
+        """Its process closed it, or died."""
+        cursor.holder = None
+        cursor.slot = None
+        self.held.discard(cursor)
+
+    def moved(self) -> list[Cursor]:
+        """The held cursors whose slots have moved since the last look, with their new places planned."""
+        moved = []
+        for cursor in self.held:
+            assert cursor.slot is not None
+            claim = cursor.slot.cursor()
+            if claim is not None and cursor.adopt(claim):
+                moved.append(cursor)
+        return moved
+
+    def forget(self, cursor: Cursor) -> None:
+        """Delete a subscriber's offset. Raises `OSError`."""
+        self.let_go(cursor)
+        self.unfiled.discard(cursor)
+        self.unsynced_files.discard(cursor.path)
+        self.by_key.pop(cursor.key, None)
+        disk.unlink(cursor.path)
+        self.unsynced_directories.add(cursor.path.parent)
+
+    def file(self) -> OSError | None:
+        """Write the offset files that are behind; the last error, if some could not be written now."""
+        trouble = None
+        for cursor in list(self.unfiled):
+            try:
+                self._file_one(cursor)
+            except OSError as error:
+                trouble = error
+            else:
+                self.unfiled.discard(cursor)
+        return trouble
+
+    def _file_one(self, cursor: Cursor) -> None:
+        if cursor.filed == cursor.offset:
+            return
+        if cursor.filed < 0 and disk.make_directory(cursor.path.parent):
+            self.unsynced_directories.add(self._directory.subscribers)
+        if write_offset(cursor.path, cursor.offset):
+            self.unsynced_directories.add(cursor.path.parent)
+        cursor.filed = cursor.offset
+        self.unsynced_files.add(cursor.path)
+
+    def file_attempts(self) -> None:
+        """Note the attempts begun, for the next writer: the journal that holds them is about to be freed."""
+        lines = [
+            b"\t".join((*cursor.key, b"%d" % cursor.offset, b"%d" % cursor.attempts))
+            for cursor in self.by_key.values()
+            if cursor.attempts
+        ]
+        lines += [b"\t".join((*key, b"%d" % offset, b"%d" % n)) for key, (offset, n) in self._earlier_attempts.items()]
+        if not lines and not self._attempts_path.exists():
+            return
+        draft = self._attempts_path.with_name(".attempts.new")
+        fd = disk.open_file(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            disk.write_at(fd, b"".join(line + b"\n" for line in lines), 0)
+        finally:
+            os.close(fd)
+        disk.rename(draft, self._attempts_path)
+        self.unsynced_files.add(self._attempts_path)
+        self.unsynced_directories.add(self._attempts_path.parent)
+
+
+def _read_attempts(path: Path) -> dict[Key, tuple[int, int]]:
+    """What `file_attempts` wrote; a damaged line is passed over, it costs a few repeated attempts."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return {}
+    found = {}
+    for line in data.split(b"\n"):
+        fields = line.split(b"\t")
+        if len(fields) == 4 and fields[2].isdigit() and fields[3].isdigit():
+            found[fields[0], fields[1]] = (int(fields[2]), int(fields[3]))
+    return found

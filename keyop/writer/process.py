@@ -1,0 +1,198 @@
+"""The writer process: its main thread sits in ``sigtimedwait``, which is signals and tick in one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from keyop.errors import DataDirectoryError, KeyopError, WriterBusy
+from keyop.ipc import layout, lease, memory, semaphore
+from keyop.ipc.names import DirectoryIdentity
+from keyop.settings import Settings
+from keyop.storage.directory import DataDirectory
+from keyop.writer.committer import Committer
+from keyop.writer.log import Log
+from keyop.writer.retention import Retention
+from keyop.writer.start import bring_up
+
+TICK_S = 0.5
+DRAIN_S = 10.0
+IDLE_CHECKPOINT_S = 60.0
+# How long a foreground writer waits for an on-demand one to leave: a tick, and its drain.
+TAKE_OVER_S = 15.0
+
+EXIT_OK, EXIT_BUSY, EXIT_CRASHED, EXIT_CANNOT_START, EXIT_UNDRAINED = 0, 69, 70, 73, 75
+_SIGNALS = {signal.SIGTERM, signal.SIGINT}
+_SHM = Path("/dev/shm")
+
+
+def run(settings: Settings, *, on_demand: bool, log: Log) -> int:
+    """Be the writer of a data directory until told to leave; the process's exit code."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    directory = DataDirectory(settings.storage.data_dir)
+    try:
+        _become_owner(directory)
+        directory.make()
+        directory.refuse_network_file_system()
+        leases = _take_leases(directory, on_demand)
+    except WriterBusy as error:
+        log.error("busy", why=error)
+        return EXIT_BUSY
+    except (DataDirectoryError, OSError) as error:
+        log.error("cannot_start", why=error)
+        return EXIT_CANNOT_START
+    try:
+        identity = DirectoryIdentity(directory.run)
+        committer = bring_up(directory, identity, settings, log)
+    except (OSError, KeyopError) as error:
+        log.error("cannot_start", why=error)
+        return EXIT_CANNOT_START
+    log.info("open", directory=directory.path, mode="strict" if committer.strict else "periodic")
+    code = _Main(directory, identity, settings, committer, on_demand, log).serve()
+    for held in leases:
+        held.release()
+    return code
+
+
+def _become_owner(directory: DataDirectory) -> None:
+    """A writer started by root works as the directory's owner, so that everybody's files stay the owner's."""
+    if os.geteuid() != 0 or not directory.path.exists():
+        return
+    status = directory.path.stat()
+    if status.st_uid != 0:
+        os.setgid(status.st_gid)
+        os.setuid(status.st_uid)
+
+
+def _take_leases(directory: DataDirectory, on_demand: bool) -> list[lease.Lease]:
+    held = []
+    patience_s = lease.PATIENCE_S
+    if not on_demand:
+        supervised = lease.acquire(directory.run / lease.SUPERVISED)
+        if supervised is None:
+            raise WriterBusy(f"{directory.path}: a writer or supervisor runs in the foreground already")
+        held.append(supervised)
+        patience_s = TAKE_OVER_S
+    path = directory.run / lease.WRITER_LOCK
+    lock = lease.acquire(path, patience_s)
+    if lock is None:
+        raise WriterBusy(f"{directory.path}: another writer runs here ({path.read_text().strip() or 'no pid noted'})")
+    lock.note(f"pid {os.getpid()}\n")
+    held.append(lock)
+    return held
+
+
+class _Main:
+    """The main thread while the writer is open."""
+
+    def __init__(
+        self,
+        directory: DataDirectory,
+        identity: DirectoryIdentity,
+        settings: Settings,
+        committer: Committer,
+        on_demand: bool,
+        log: Log,
+    ) -> None:
+        self._directory = directory
+        self._identity = identity
+        self._committer = committer
+        self._on_demand = on_demand
+        self._log = log
+        self._idle_exit_s = settings.writer.idle_exit
+        self._moving_tick_s = min(TICK_S, max(0.01, settings.storage.offset_flush_interval_ms / 1000))
+        self._retention = Retention(directory, settings.storage, committer, log)
+        self._attended_s = time.monotonic()
+        self._crashed = False
+
+    def serve(self) -> int:
+        """Tick until there is a reason to leave; then drain and clean up."""
+        commits = threading.Thread(target=self._commit, name="commit", daemon=True)
+        commits.start()
+        reason = self._tick_until_reason(commits)
+        self._log.info("leaving", why=reason)
+        self._committer.board.words[layout.STATE] = layout.CLOSING
+        self._committer.stop()
+        commits.join(DRAIN_S)
+        if self._crashed or commits.is_alive():
+            # Crash-only: the journal stays live, the next writer recovers.
+            self._committer.board.words[layout.STATE] = layout.GONE
+            self._log.error("left_journal_live", why="crashed" if self._crashed else f"not drained in {DRAIN_S:.0f} s")
+            return EXIT_CRASHED if self._crashed else EXIT_UNDRAINED
+        self._leave_nothing()
+        return EXIT_OK
+
+    def _commit(self) -> None:
+        try:
+            self._committer.run()
+        except BaseException:
+            self._crashed = True
+            for line in traceback.format_exc().splitlines():
+                self._log.error("crash", line=line)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _tick_until_reason(self, commits: threading.Thread) -> str:
+        while True:
+            received = _wait_for_signal(self._moving_tick_s if self._committer.moving else TICK_S)
+            if self._crashed or not commits.is_alive():
+                return "the commit loop crashed"
+            if received is not None:
+                return signal.Signals(received).name
+            self._committer.request_tick()
+            self._house_keeping()
+            reason = self._reason_to_leave()
+            if reason is not None:
+                return reason
+
+    def _house_keeping(self) -> None:
+        idle_s = time.monotonic() - self._committer.last_commit_s
+        if idle_s > IDLE_CHECKPOINT_S and self._committer.journal.in_use:
+            self._committer.request_checkpoint(lambda: None)
+        self._retention.tick()
+
+    def _reason_to_leave(self) -> str | None:
+        if _SHM.is_dir() and not (_SHM / self._identity.board()[1:]).exists():
+            return "shared memory was emptied"
+        if not self._on_demand:
+            return None
+        if lease.is_held(self._directory.run / lease.SUPERVISED):
+            return "a supervised writer takes over"
+        now_s = time.monotonic()
+        if self._committer.census.ports:
+            self._attended_s = now_s
+        if now_s - self._attended_s < self._idle_exit_s:
+            return None
+        return "nobody is attached" if self._close_unattended() else None
+
+    def _close_unattended(self) -> bool:
+        """Say CLOSING, then look at the leases once more: who came meanwhile looks at the state after making his."""
+        words = self._committer.board.words
+        words[layout.STATE] = layout.CLOSING
+        if any(name.startswith(lease.PORT_PREFIX) for name in os.listdir(self._directory.run)):
+            words[layout.STATE] = layout.OPEN
+            return False
+        return True
+
+    def _leave_nothing(self) -> None:
+        board = self._committer.board
+        self._committer.channels.close()
+        self._committer.journal.close()
+        self._committer.census.close()
+        board.words[layout.STATE] = layout.GONE
+        memory.unlink(self._identity.board())
+        semaphore.unlink(self._identity.writer_semaphore())
+
+
+def _wait_for_signal(timeout_s: float) -> int | None:
+    if sys.platform == "darwin":
+        # No sigtimedwait: look at what is pending, a tick late at most.
+        time.sleep(timeout_s)
+        pending = signal.sigpending() & _SIGNALS
+        return next(iter(pending), None)
+    received = signal.sigtimedwait(_SIGNALS, timeout_s)
+    return received.si_signo if received is not None else None

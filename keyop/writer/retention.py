@@ -1,0 +1,152 @@
+"""Which old segments go: consumed by everybody, too many, or too old. Never the active one."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keyop.names import is_dead_letter
+from keyop.settings import StorageSettings
+from keyop.storage import disk
+from keyop.storage.directory import DataDirectory
+from keyop.storage.offsets import list_offsets
+from keyop.storage.segments import Segment, list_segments
+from keyop.writer.log import Log
+
+if TYPE_CHECKING:
+    from keyop.writer.committer import Committer
+
+EVERY_S = 30.0
+DEAD_LETTER_RETENTION_S = 7 * 86_400.0
+# Before this a clock is not set: a Raspberry Pi boots in 1970.
+_CLOCK_IS_SET_S = 1_704_067_200.0
+_CLOCK_JUMP_S = 60.0
+_TRUST_AFTER_JUMP_S = 600.0
+
+
+class Removal:
+    """Segments of one channel that may go, and why."""
+
+    __slots__ = ("channel", "segments", "why")
+
+    def __init__(self, channel: str, segments: list[Segment], why: str) -> None:
+        self.channel = channel
+        self.segments = segments
+        self.why = why
+
+
+class WallClock:
+    """Whether the wall clock may decide about age: it is set, and has not jumped for ten minutes."""
+
+    def __init__(self) -> None:
+        self._difference_s = time.time() - time.monotonic()
+        self._jumped_s = -_TRUST_AFTER_JUMP_S
+
+    def trusted(self, now_s: float, monotonic_s: float) -> bool:
+        """Called with both clocks, again and again."""
+        difference_s = now_s - monotonic_s
+        if abs(difference_s - self._difference_s) > _CLOCK_JUMP_S:
+            self._jumped_s = monotonic_s
+        self._difference_s = difference_s
+        return now_s > _CLOCK_IS_SET_S and monotonic_s - self._jumped_s >= _TRUST_AFTER_JUMP_S
+
+
+class Retention:
+    """Looks every 30 s, in a thread of its own, at the channels that have more than one segment."""
+
+    def __init__(self, directory: DataDirectory, settings: StorageSettings, committer: Committer, log: Log) -> None:
+        self._directory = directory
+        self._settings = settings
+        self._committer = committer
+        self._log = log
+        self._clock = WallClock()
+        self._next_s = time.monotonic() + EVERY_S
+        self._rolled: set[str] | None = None
+        self._running = False
+        self._evicted_bytes = 0
+
+    def tick(self) -> None:
+        """From the main thread: begin a look if one is due."""
+        now_s = time.monotonic()
+        trusted = self._clock.trusted(time.time(), now_s)
+        if now_s < self._next_s or self._running:
+            return
+        self._next_s = now_s + EVERY_S
+        self._running = True
+        threading.Thread(target=self._look, args=(trusted,), name="retention", daemon=True).start()
+
+    def _look(self, by_age: bool) -> None:
+        try:
+            if self.removals(by_age):
+                # Offsets count once they are on the device: a power cut must not bring an older one back.
+                self._committer.request_checkpoint(lambda: self.remove(by_age))
+        except OSError as error:
+            self._log.warning("retention_failed", why=error)
+        finally:
+            self._running = False
+
+    def remove(self, by_age: bool) -> None:
+        """Decide again, with the offsets that are on the device now, and unlink."""
+        for removal in self.removals(by_age):
+            directory = self._directory.channel(removal.channel)
+            for segment in removal.segments:
+                size = segment.path.stat().st_size
+                disk.unlink(segment.path)
+                disk.step("segment.removed")
+                self._evicted_bytes += size
+                self._log.info("segment_removed", file=segment.path, bytes=size, why=removal.why)
+            disk.sync_path(directory)
+        self._committer.board.set_counter("evicted_bytes", self._evicted_bytes)
+
+    def removals(self, by_age: bool) -> list[Removal]:
+        """What may go now."""
+        found = []
+        for channel in sorted(self._channels()):
+            removal = self._of_channel(channel, by_age)
+            if removal is not None:
+                found.append(removal)
+        return found
+
+    def _channels(self) -> set[str]:
+        """Those that may have more than one segment: all that had at the first look, and what has rolled since."""
+        rolled = self._committer.channels.rolled
+        if self._rolled is None:
+            self._rolled = {
+                entry.name for entry in os.scandir(self._directory.channels) if entry.is_dir() and _several(entry.path)
+            }
+        while rolled:
+            self._rolled.add(rolled.pop())
+        return self._rolled
+
+    def _of_channel(self, channel: str, by_age: bool) -> Removal | None:
+        segments = list_segments(self._directory.channel(channel))[0]
+        offsets = list_offsets(self._directory.offsets(channel))
+        consumed = min((0 if o.damaged else o.value for o in offsets.values()), default=0)
+        most = self._settings.max_files
+        oldest_s = time.time() - self._age_s(channel) if by_age and self._age_s(channel) > 0 else None
+        going: list[Segment] = []
+        why = ""
+        for number, segment in enumerate(segments[:-1]):
+            if segments[number + 1].start <= consumed:
+                reason = "consumed by every subscriber"
+            elif most is not None and most > 0 and len(segments) - number > most:
+                reason = f"more than {most} segments"
+            elif oldest_s is not None and segment.path.stat().st_mtime < oldest_s:
+                reason = "older than the retention"
+            else:
+                break
+            going.append(segment)
+            why = why or reason
+        return Removal(channel, going, why) if going else None
+
+    def _age_s(self, channel: str) -> float:
+        if self._settings.retention > 0:
+            return self._settings.retention
+        return DEAD_LETTER_RETENTION_S if is_dead_letter(channel) else 0.0
+
+
+def _several(directory: str) -> bool:
+    return len(list_segments(Path(directory))[0]) > 1

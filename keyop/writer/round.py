@@ -1,0 +1,226 @@
+"""What one group commit takes from the rings.
+
+Taking plans: lines get their offsets, cursors their new places. Nothing is written here, except that channels are
+opened. A transaction is checked whole before any of it is planned, so that all or none of it stands in the frame.
+"""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+from keyop import entry, reply
+from keyop.entry import APPEND, SINGLE, SPILL, SYNC, Entry
+from keyop.ipc import layout
+from keyop.ipc.layout import HEAD, MASK, RING_SIZE_BYTES
+from keyop.ipc.ring import HEADER, copy
+from keyop.storage.channel_log import ChannelLog
+from keyop.writer.attached import AttachedPort
+from keyop.writer.channels import Channels
+from keyop.writer.cursors import Cursor, Cursors
+from keyop.writer.log import Log
+from keyop.writer.refused import Later, Refused, Wait
+from keyop.writer.spill import Spill, Spills
+from keyop.writer.subscriptions import Subscriptions
+
+_SINGLE_BYTES = SINGLE.size
+
+
+class Round:
+    """The round under way; one object serves all rounds, `clear` begins the next."""
+
+    def __init__(
+        self, channels: Channels, cursors: Cursors, subscriptions: Subscriptions, spills: Spills, log: Log
+    ) -> None:
+        self._channels = channels
+        self._cursors = cursors
+        self._subscriptions = subscriptions
+        self._spills = spills
+        self._log = log
+        self.max_bytes = 0
+        self.refused = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin an empty round."""
+        self.bytes = 0
+        self.sync = False
+        self.checkpoint = False
+        self.waiting: OSError | None = None
+        self.ports: list[AttachedPort] = []
+        self.logs: list[ChannelLog] = []
+        self.cursors: dict[Cursor, None] = {}
+        self.forgotten: list[Cursor] = []
+        self.closed: list[Cursor] = []
+        self.spilled: list[Spill] = []
+        self.buried: list[AttachedPort] = []
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has to be written."""
+        return not (self.logs or self.cursors or self.forgotten)
+
+    # ---- taking
+
+    def take(self, port: AttachedPort) -> None:
+        """Plan what a port's ring holds, as far as the round has room. Called when HEAD differs from ``taken``."""
+        position = port.taken
+        waiting = (port.words[HEAD] - position) & MASK
+        if waiting > RING_SIZE_BYTES:
+            self._unreadable(port, "its head is beyond the ring")
+            return
+        data = copy(port.memory, position, waiting)
+        by_name = self._channels.by_name
+        at = 0
+        while at < waiting:
+            begin = at + 8
+            length, check = HEADER.unpack_from(data, at) if begin <= waiting else (0, 0)
+            end = begin + length
+            if not length or end > waiting or crc32(data[begin:end], position) != check:
+                self._unreadable(port, f"the record at {position} fails its CRC")
+                break
+            if self.bytes and self.bytes + length > self.max_bytes:
+                break
+            after = (position + 8 + length) & MASK
+            flags, kind, channel_length, _, _, lines_length, _ = SINGLE.unpack_from(data, begin)
+            lines_at = begin + _SINGLE_BYTES + channel_length
+            log = by_name.get(data[begin + _SINGLE_BYTES : lines_at])
+            if log is not None and kind == APPEND and lines_at + lines_length == end and not flags & SPILL:
+                # The plain publish to a channel that is open: nothing can be wrong with it.
+                if not log.chunks:
+                    self.logs.append(log)
+                log.plan(data[lines_at:end])
+                self.bytes += length
+                if flags & SYNC:
+                    self.sync = True
+            elif not self._take_any(port, data, begin, end, after):
+                break
+            position = after
+            at = end
+            port.suspect_since = 0.0
+        if at:
+            port.taken = position
+            self.ports.append(port)
+
+    def _unreadable(self, port: AttachedPort, why: str) -> None:
+        if not port.words[layout.POISONED] and port.suspect():
+            self._log.error("ring_closed", port=port.name, pid=port.port.pid, why=why)
+
+    def _take_any(self, port: AttachedPort, data: bytes, begin: int, end: int, after: int) -> bool:
+        """Any other transaction; whether it was taken (planned or refused)."""
+        if port.port.reply_room() - len(port.replies) < layout.REPLIES_A_RECORD:
+            return False
+        try:
+            self._take_checked(port, data, begin, end, after)
+        except Refused as refused:
+            self.refused += 1
+            port.reply(after, refused.code, refused.value)
+        except Wait as wait:
+            self.waiting = wait.error
+            return False
+        except Later:
+            return False
+        except ValueError:
+            self.refused += 1
+            port.reply(after, reply.MALFORMED)
+        return True
+
+    def _take_checked(self, port: AttachedPort, data: bytes, begin: int, end: int, after: int) -> None:
+        (flags,) = entry.TRANSACTION.unpack_from(data, begin)
+        body = begin + entry.TRANSACTION.size
+        spill = None
+        if flags & SPILL:
+            spill = self._spills.load(data[body:end])
+            data, body, end = spill.data, 0, len(spill.data)
+        entries = list(entry.decode(data, body, end))
+        for item in entries:
+            self._check(port, item)
+        at = body
+        for item in entries:
+            at += entry.ENTRY.size + len(item.channel) + len(item.id) + len(item.data)
+            self._plan(port, item, after, spill, at - len(item.data))
+        if spill is not None:
+            self.spilled.append(spill)
+        else:
+            self.bytes += end - begin
+        if flags & SYNC:
+            self.sync = True
+
+    # ---- checking: raises, plans nothing
+
+    def _check(self, port: AttachedPort, item: Entry) -> None:
+        kind = item.kind
+        if kind == APPEND:
+            self._channels.open(item.channel)
+            if not item.data.endswith(b"\n"):
+                raise Refused(reply.MALFORMED)
+        elif kind == entry.OPEN:
+            self._channels.open(item.channel)
+            self._subscriptions.check_open(port, item)
+        elif kind == entry.CURSOR:
+            self._subscriptions.check_move(port, item)
+        elif kind in (entry.FORGET, entry.SET):
+            self._subscriptions.check_unheld(port, item)
+        elif kind not in (entry.CLOSE, entry.CHECKPOINT):
+            raise Refused(reply.MALFORMED)
+
+    # ---- planning: cannot fail
+
+    def _plan(self, port: AttachedPort, item: Entry, after: int, spill: Spill | None, data_at: int) -> None:
+        kind = item.kind
+        if kind == APPEND:
+            self._plan_lines(item, spill, data_at)
+        elif kind == entry.CURSOR:
+            self.cursors[self._subscriptions.move(item)] = None
+        elif kind == entry.OPEN:
+            log = self._channels.open(item.channel)
+            cursor = self._subscriptions.open(port, item, log)
+            self.cursors[cursor] = None
+            self.sync = True
+            port.reply(after, reply.OK, cursor.planned)
+            port.reply(after, reply.OK, cursor.moves)
+            port.reply(after, reply.OK, cursor.attempts)
+        elif kind == entry.CLOSE:
+            cursor_or_none = self._subscriptions.close(port, item)
+            if cursor_or_none is not None:
+                self.cursors[cursor_or_none] = None
+                self.closed.append(cursor_or_none)
+        elif kind == entry.FORGET:
+            self.forgotten.extend(self._subscriptions.forgotten(item))
+            self.sync = True
+        elif kind == entry.SET:
+            cursor = self._subscriptions.set(item)
+            self.cursors[cursor] = None
+            self.closed.append(cursor)
+            self.sync = True
+            port.reply(after, reply.OK, cursor.planned)
+        else:
+            self.checkpoint = True
+            port.reply(after, reply.OK, 1)
+
+    def _plan_lines(self, item: Entry, spill: Spill | None, data_at: int) -> None:
+        log = self._channels.by_name[item.channel]
+        if not log.chunks:
+            self.logs.append(log)
+        if spill is None:
+            log.plan(item.data)
+        else:
+            log.plan_spilled(spill.name, data_at, item.data)
+
+    # ---- the frame
+
+    def frame_entries(self) -> list[bytes]:
+        """The round as entries of one frame, the positions of the rings last."""
+        entries = [piece for log in self.logs for piece in log.frame_entries()]
+        entries += [cursor.frame_entry() for cursor in self.cursors if cursor.key not in self._forgotten_keys()]
+        entries += [entry.encode(entry.FORGET, *cursor.key) for cursor in self.forgotten]
+        for port in self.ports:
+            data = entry.POSITION.pack(port.taken) + b"".join(entry.REPLY.pack(*answer) for answer in port.replies)
+            entries.append(entry.encode(entry.RING, value=port.port.ring_id, data=data))
+        return entries
+
+    def _forgotten_keys(self) -> set[tuple[bytes, bytes]]:
+        return {cursor.key for cursor in self.forgotten}
+
+    def add_cursors(self, cursors: list[Cursor]) -> None:
+        """Put cursors that moved in their slots into the frame."""
+        self.cursors.update(dict.fromkeys(cursors))

@@ -1,0 +1,200 @@
+"""Opening, moving and closing subscriptions: who may hold a cursor, and where a new one begins."""
+
+from __future__ import annotations
+
+from keyop import entry, reply
+from keyop.entry import Entry
+from keyop.ipc.slot import Slot
+from keyop.storage.channel_log import ChannelLog
+from keyop.storage.directory import DataDirectory
+from keyop.storage.offsets import read_offset
+from keyop.storage.segments import align_offset
+from keyop.writer.attached import AttachedPort
+from keyop.writer.channels import Channels
+from keyop.writer.cursors import Cursor, Cursors
+from keyop.writer.log import Log
+from keyop.writer.refused import Later, Refused, Wait
+
+
+class Subscriptions:
+    """What entries of the kinds OPEN, CURSOR, CLOSE, FORGET and SET do to the table of cursors."""
+
+    def __init__(self, directory: DataDirectory, channels: Channels, cursors: Cursors, log: Log) -> None:
+        self._directory = directory
+        self._channels = channels
+        self._cursors = cursors
+        self._log = log
+
+    # ---- checks
+
+    def check_open(self, port: AttachedPort, item: Entry) -> None:
+        """Raises `Refused` while a live process holds the id, `Later` until a dead one's port is swept."""
+        _part, parts, _slot = entry.OPENING.unpack(item.data)
+        if parts != 1:
+            raise Refused(reply.MALFORMED)
+        cursor = self._cursors.by_key.get((item.channel, item.id))
+        if cursor is None:
+            self._load(item.channel, item.id, item.flags)
+            return
+        holder = cursor.holder
+        if holder is None or holder is port:
+            return  # its own: an earlier writer died between granting and answering
+        if holder.is_alive():
+            raise Refused(reply.BUSY, holder.port.pid)
+        holder.dead = True
+        raise Later
+
+    def check_move(self, port: AttachedPort, item: Entry) -> None:
+        """Raises `Refused` for a cursor that the port does not hold, or whose old value is not the current one."""
+        cursor = self._cursors.by_key.get((item.channel, item.id))
+        if cursor is None or cursor.holder is not port:
+            raise Refused(reply.NOT_HELD)
+        old, _moves = entry.CURSOR_MOVE.unpack(item.data)
+        if cursor.exactly_once and cursor.planned != old:
+            raise Refused(reply.STALE_CURSOR, cursor.planned)
+
+    def check_unheld(self, port: AttachedPort, item: Entry) -> None:
+        """Raises `Refused` while another live process holds the id."""
+        cursor = self._cursors.by_key.get((item.channel, item.id))
+        holder = cursor.holder if cursor is not None else None
+        if holder is None or holder is port and item.kind == entry.FORGET:
+            return
+        if holder.is_alive():
+            raise Refused(reply.BUSY, holder.port.pid)
+        holder.dead = True
+        raise Later
+
+    # ---- changes
+
+    def open(self, port: AttachedPort, item: Entry, log: ChannelLog) -> Cursor:
+        """Grant the subscription: its cursor, from the table, its file, or where the subscriber asked to begin."""
+        cursor = self._cursors.by_key.get((item.channel, item.id))
+        if cursor is None:
+            start = log.planned_end if item.flags & entry.AT_LATEST else self._align(item, log, item.value)
+            cursor = self._cursors.add((item.channel, item.id), start)
+        elif cursor.planned > log.planned_end or cursor.planned < log.end:
+            cursor.planned = self._align(item, log, cursor.planned)
+        cursor.flags = item.flags & entry.EXACTLY_ONCE
+        cursor.moves += 1
+        _part, _parts, slot = entry.OPENING.unpack(item.data)
+        self._cursors.hold(cursor, port, port.port.slot(slot))
+        log.followers.add(port)
+        return cursor
+
+    def _load(self, channel: bytes, id: bytes, flags: int) -> Cursor | None:
+        """Bring the cursor of an id that subscribed before into the table."""
+        path = self._cursors.path((channel, id))
+        if not path.exists():
+            return None
+        parsed = read_offset(path)
+        if parsed.damaged:
+            if flags & entry.EXACTLY_ONCE:
+                raise Refused(reply.OFFSET_DAMAGED)
+            self._log.warning("offset_damaged", file=path, why=parsed.damaged, counts_as=0)
+        cursor = self._cursors.add((channel, id), parsed.value)
+        if parsed.ours and not parsed.damaged:
+            cursor.filed = parsed.value
+        return cursor
+
+    def adopt(self, port: AttachedPort, *, granted: bool) -> None:
+        """At a start: take up what a port that outlived the last writer holds.
+
+        Of a slot that was granted this is sure. One that is not marked so may have been granted without its process
+        having seen the answer: it counts if nobody else holds the id and the cursor exists.
+        """
+        for index in range(port.port.slot_count()):
+            slot = port.port.slot(index)
+            if slot.in_use and slot.granted == granted:
+                channel, id = slot.names()
+                self._adopt_slot(port, slot, channel, id)
+
+    def _adopt_slot(self, port: AttachedPort, slot: Slot, channel: bytes, id: bytes) -> None:
+        key = (channel, id)
+        try:
+            cursor = self._cursors.by_key.get(key) or self._load(channel, id, slot.flags)
+            if cursor is None or cursor.holder is not None:
+                return
+            log = self._channels.open(channel)
+        except (Refused, Wait) as trouble:
+            self._log.warning("subscription_not_adopted", channel=channel.decode(), id=id.decode(), why=trouble)
+            return
+        cursor.flags = slot.flags
+        claim = slot.cursor()
+        if claim is not None and (cursor.moves or claim.offset < cursor.offset) and claim.moves <= cursor.moves:
+            claim = None
+        if claim is not None and not cursor.exactly_once:
+            cursor.offset = cursor.planned = min(claim.offset, log.end)
+            self._cursors.unfiled.add(cursor)
+        if claim is not None:
+            cursor.moves, cursor.attempts = claim.moves, claim.attempts
+        self._cursors.hold(cursor, port, slot)
+        log.followers.add(port)
+
+    def _align(self, item: Entry, log: ChannelLog, offset: int) -> int:
+        """Where an offset may stand. What this round has planned is whole by construction."""
+        if log.end <= offset <= log.planned_end and log.chunks:
+            return offset
+        aligned, why = align_offset(log.directory, offset)
+        if why:
+            path = self._cursors.path((item.channel, item.id))
+            self._log.warning("offset_moved", file=path, old=offset, new=aligned, why=why)
+        return aligned
+
+    def move(self, item: Entry) -> Cursor:
+        """A move by transaction."""
+        cursor = self._cursors.by_key[item.channel, item.id]
+        _old, moves = entry.CURSOR_MOVE.unpack(item.data)
+        if moves > cursor.moves or cursor.exactly_once:
+            cursor.planned = item.value
+            cursor.moves = max(moves, cursor.moves + 1)
+            cursor.attempts = 0
+        return cursor
+
+    def close(self, port: AttachedPort, item: Entry) -> Cursor | None:
+        """The process gives a subscription up: take its slot's last word."""
+        cursor = self._cursors.by_key.get((item.channel, item.id))
+        if cursor is None or cursor.holder is not port:
+            return None
+        self._last_word(cursor)
+        self._cursors.let_go(cursor)
+        self._unfollow(port, item.channel)
+        return cursor
+
+    def bury(self, port: AttachedPort) -> list[Cursor]:
+        """The process died: take the last word of every slot it held."""
+        mourned = [cursor for cursor in self._cursors.held if cursor.holder is port]
+        for cursor in mourned:
+            self._last_word(cursor)
+            self._cursors.let_go(cursor)
+        for log in self._channels.by_name.values():
+            log.followers.discard(port)
+        return mourned
+
+    @staticmethod
+    def _last_word(cursor: Cursor) -> None:
+        assert cursor.slot is not None
+        claim = cursor.slot.cursor()
+        if claim is not None:
+            cursor.adopt(claim)
+
+    def _unfollow(self, port: AttachedPort, channel: bytes) -> None:
+        if not any(cursor.holder is port and cursor.key[0] == channel for cursor in self._cursors.held):
+            self._channels.by_name[channel].followers.discard(port)
+
+    def forgotten(self, item: Entry) -> list[Cursor]:
+        """The cursor to forget; one that only stands in a file is loaded for it."""
+        key = (item.channel, item.id)
+        cursor = self._cursors.by_key.get(key) or self._cursors.add(key, 0)
+        if cursor.holder is not None:
+            self._unfollow(cursor.holder, item.channel)
+            self._cursors.let_go(cursor)
+        return [cursor]
+
+    def set(self, item: Entry) -> Cursor:
+        """Move an unheld cursor by command."""
+        key = (item.channel, item.id)
+        cursor = self._cursors.by_key.get(key) or self._cursors.add(key, 0)
+        cursor.planned = align_offset(self._directory.channel(item.channel.decode()), item.value)[0]
+        cursor.moves += 1
+        cursor.attempts = 0
+        return cursor
