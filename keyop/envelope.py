@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import enum
+import json
 from dataclasses import dataclass
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Literal
@@ -142,9 +143,19 @@ else:
         """The JSON value; of decode_line_raw something whose `bytes()` are its text."""
 
     def _decode_fast(line: bytes) -> Envelope:
-        raise NotAnObject("no fast way without msgspec")
+        """The straight way without msgspec: raises for anything that the slow way has to look at."""
+        if b"\\u" in line or b"NaN" in line or b"Infinity" in line:
+            raise NotAnObject("may hold what json takes and msgspec does not")
+        envelope = Envelope(**json.loads(line))
+        texts = (envelope.id, envelope.ts, envelope.channel, envelope.origin, envelope.payload_type)
+        texts += (envelope.correlation_id, envelope.service_name, *envelope.route)
+        if type(envelope.v) is not int or envelope.v != 1 or set(map(type, texts)) != {str}:
+            raise NotAnObject("not of the usual types")
+        envelope.route = tuple(envelope.route)
+        return envelope
 
-    _decode_raw_fast = _decode_fast
+    def _decode_raw_fast(line: bytes) -> Envelope:
+        raise NotAnObject("json tells no value's own text")
 
 
 class Fault(enum.Enum):

@@ -1,0 +1,77 @@
+"""The envelope of a message that a subscriber gave up on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import time_ns
+
+from keyop.envelope import BadLine, EnvelopeEncoder, decode_line_raw, readable_text
+from keyop.json_text import NotAnObject, quote, scan_object
+from keyop.names import dead_letter_channel
+from keyop.timestamps import format_ns
+
+DEAD_LETTER_TYPE = "com.keyop.messenger.DeadLetterPayload"
+LAST_ERROR_MAX_BYTES = 16 * 1024
+
+# Of an error, where the line is to fit into a limit that leaves no room for all of it.
+_SHORT_ERROR_BYTES = 256
+
+
+def encode_dead_letter(
+    channel: str,
+    line: bytes,
+    offset: int,
+    *,
+    retries: int,
+    last_error: str,
+    subscriber: str,
+    max_message_bytes: int,
+) -> tuple[str, bytes]:
+    """Make the dead letter of one message: (its own id, the line with its newline).
+
+    `line` is the message as it stands in `channel` at the global `offset`, of a line of several only the envelope that
+    was delivered. `last_error` is cut at 16 KiB. If the dead letter were over `max_message_bytes` with its newline,
+    the original goes without its payload, and if need be goes altogether; `original_offset` then says where it is.
+    """
+    found = decode_line_raw(line)
+    envelope = found.envelope if isinstance(found, BadLine) else found
+    encoder = EnvelopeEncoder("" if envelope is None else envelope.origin)
+    failed_at = format_ns(time_ns())
+    message_id, letter = "", b""
+    for original, is_whole, error_max_bytes in _smaller_and_smaller(line):
+        payload = b'{"original":%b,"retries":%d,"last_error":%b,"failed_at":"%b","subscriber":%b' % (
+            original,
+            retries,
+            quote(_cut(last_error, error_max_bytes)),
+            failed_at.encode(),
+            quote(subscriber, "subscriber id"),
+        )
+        payload += b"}" if is_whole else b',"original_offset":%d}' % offset
+        message_id, letter = encoder.encode(dead_letter_channel(channel), payload, DEAD_LETTER_TYPE)
+        if len(letter) <= max_message_bytes:
+            break
+    return message_id, letter
+
+
+def _smaller_and_smaller(line: bytes) -> Iterator[tuple[bytes, bool, int]]:
+    """Ways to spell it: the original, whether it is whole, and how much of the error there is room for."""
+    # Bytes that are not UTF-8 may stand in a payload that came through Go; a new line of ours has none.
+    text = readable_text(line)
+    yield text.encode(), True, LAST_ERROR_MAX_BYTES
+    yield _without_payload(text), False, LAST_ERROR_MAX_BYTES
+    yield b"null", False, LAST_ERROR_MAX_BYTES
+    yield b"null", False, _SHORT_ERROR_BYTES
+
+
+def _without_payload(text: str) -> bytes:
+    try:
+        members = scan_object(text)
+    except NotAnObject:
+        return b"null"
+    kept = [b"%b:%b" % (quote(key), value.encode()) for key, _, value in members if key.casefold() != "payload"]
+    return b"{%b}" % b",".join(kept)
+
+
+def _cut(text: str, max_bytes: int) -> str:
+    # What was cut in the middle of a character is no character any more. Lone surrogates become question marks.
+    return text.encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
