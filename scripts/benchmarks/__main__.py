@@ -1,0 +1,148 @@
+"""The command line: ./scripts/bench local [--only GROUP,…] [--repeats N] [--quick] [--json [FILE]] [--dir PATH]."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks import device, drain, footprint, latency, publish, scale
+from benchmarks.contender import Contender
+from benchmarks.crew import CrewError
+from benchmarks.figure import Measurement, Room, Scale, Skipped
+from benchmarks.floor import Floor
+from benchmarks.machine import describe
+from benchmarks.ours import Keyop
+from benchmarks.report import as_json, table
+from benchmarks.results import Results
+from benchmarks.rivals import rivals
+
+_GROUPS = {
+    "publish": publish,
+    "latency": latency,
+    "drain": drain,
+    "scale": scale,
+    "device": device,
+    "footprint": footprint,
+}
+_REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def main() -> int:
+    """Measure, print, tidy up."""
+    options = _parse()
+    # So that a service manager's or CI's "stop" tidies up as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    base = options.dir or _REPOSITORY / "build"
+    base.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix="bench-", dir=base))
+    results = Results()
+    try:
+        machine = describe(place)
+        contenders = _contenders(options.contenders, results)
+        measurements = list(_measurements(options.only, contenders, options.match))
+        for repeat in range(options.repeats):
+            # All of them, then all of them again: what disturbs the machine for a minute disturbs everybody.
+            for measurement in measurements:
+                _measure(measurement, repeat, place, Scale(options.quick), results)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    _print(options.json, machine, contenders, results)
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("what", choices=["local"], help="what to measure: all that happens on one machine")
+    parser.add_argument(
+        "--only", type=_groups, default=["floor", *_GROUPS], metavar="GROUP,…", help=f"of floor, {', '.join(_GROUPS)}"
+    )
+    parser.add_argument("--match", default="", metavar="TEXT", help="only measurements with this in their name")
+    parser.add_argument(
+        "--contenders", type=lambda text: text.split(","), metavar="NAME,…", help="of keyop, floor, redis, …"
+    )
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="3 unless told")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the work: for a look, not for figures")
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="JSON instead of the table, or into FILE beside it"
+    )
+    parser.add_argument(
+        "--dir", type=Path, metavar="PATH", help="where the data goes; the repository's disk unless told"
+    )
+    return parser.parse_args()
+
+
+def _groups(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in _GROUPS and name != "floor"]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no such group: {', '.join(unknown)}")
+    return names
+
+
+def _contenders(wanted: list[str] | None, results: Results) -> list[Contender]:
+    """Those that are wanted and installed. The floor stands beside keyop, so that they meet the same noise."""
+    present = []
+    for contender in [Floor(), Keyop(), *rivals()]:
+        if wanted and contender.key not in wanted:
+            continue
+        reason = contender.absent()
+        if reason is None:
+            present.append(contender)
+        else:
+            results.miss("all", contender.label, reason)
+    return present
+
+
+def _measurements(only: list[str], contenders: list[Contender], match: str) -> Iterable[Measurement]:
+    for name, group in _GROUPS.items():
+        if name in only:
+            yield from (m for m in group.measurements(contenders) if match in m.name)
+    if "floor" in only and "publish" not in only:
+        yield from publish.measurements([contender for contender in contenders if isinstance(contender, Floor)])
+
+
+def _measure(measurement: Measurement, repeat: int, place: Path, scale_: Scale, results: Results) -> None:
+    room = Room(place / "room", scale_)
+    room.place.mkdir()
+    # What others have written must not be synced in our time.
+    os.sync()
+    time.sleep(0.1)
+    began = time.monotonic()
+    try:
+        values = measurement.run(room)
+        results.add(repeat, measurement.contender, values)
+        outcome = ", ".join(f"{key} {value:,.2f}" for key, value in values.items())
+    except Skipped as reason:
+        results.miss(measurement.name, measurement.contender, str(reason))
+        outcome = f"skipped: {reason}"
+    except (CrewError, OSError, RuntimeError, ValueError, KeyError, TimeoutError, AttributeError) as error:
+        # One that fails must not cost the others their hour.
+        results.miss(measurement.name, measurement.contender, f"failed: {str(error).strip().splitlines()[-1]}")
+        outcome = f"failed: {error}"
+    finally:
+        shutil.rmtree(room.place, ignore_errors=True)
+    took = time.monotonic() - began
+    print(f"[{repeat + 1}] {measurement.contender:10} {outcome} ({took:.1f} s)", file=sys.stderr, flush=True)
+
+
+def _print(json_to: str | None, machine: dict[str, str], contenders: list[Contender], results: Results) -> None:
+    titles = {key: title for group in _GROUPS.values() for key, title in group.TITLES.items()}
+    labels = {contender.key: contender.label for contender in contenders}
+    if json_to is not None:
+        text = as_json(machine, titles, labels, results)
+        if json_to == "-":
+            print(text)
+            return
+        Path(json_to).write_text(text + "\n")
+    print(table(machine, titles, labels, results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
