@@ -16,9 +16,7 @@ OPEN        value: start offset; data: OPENING     --  (what it granted stands i
 CLOSE       value: slot                            --
 FORGET      delete the offset                      the same
 SET         value: offset                          --  (a CURSOR)
-DELETE      delete the channel                     the same
 CHECKPOINT  --                                     --
-AUDIT       data: one line                         --  (never journalled)
 RING        --                                     value: ring id; data: u32 position and REPLY, repeated
 ==========  =====================================  ==================================================================
 
@@ -31,7 +29,7 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
-APPEND, SPILLED, CURSOR, OPEN, CLOSE, FORGET, SET, DELETE, CHECKPOINT, AUDIT, RING = range(1, 12)
+APPEND, SPILLED, CURSOR, OPEN, CLOSE, FORGET, SET, CHECKPOINT, RING = range(1, 10)
 
 # Flags of a transaction.
 SYNC = 1  # the frame is synced before it is applied, in every mode
@@ -46,7 +44,7 @@ TRANSACTION = Struct("<I")
 ENTRY = Struct("<BBBBIQ")
 SINGLE = Struct("<IBBBBIQ")  # a transaction's flags and its first entry at one look
 CURSOR_MOVE = Struct("<QQ")  # old offset, count of moves after this one
-CURSOR_STATE = Struct("<QI")  # count of moves, attempts begun at this offset
+CURSOR_STATE = Struct("<QQI")  # count of moves; offset of the message under way, attempts begun at it
 OPENING = Struct("<HHI")  # part k, of n, slot of the port
 SPILL_REFERENCE = Struct("<QQI")  # position in the spill file, length, CRC-32 of those bytes
 SPILL_RECORD = Struct("<QI")  # length of the spill file, CRC-32 of it

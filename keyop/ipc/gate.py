@@ -40,6 +40,11 @@ class Gate:
         """Whether a thread waits here."""
         return self._lead or bool(self._waiters)
 
+    def move(self, semaphore: Semaphore, words: memoryview) -> None:
+        """Go on with a new semaphore and flag: shared memory was made anew. The lead is woken to look at them."""
+        old, self._semaphore, self._words = self._semaphore, semaphore, words
+        old.post()
+
     def knock(self) -> None:
         """Make the lead look again: a lost wake-up costs at most the tick that calls this."""
         self._semaphore.post()
@@ -71,10 +76,11 @@ class Gate:
         return False
 
     def _lead_until(self, ready: Callable[[], bool], deadline: float | None) -> bool:
-        words, flag, fence, semaphore = self._words, self._flag, self._fence, self._semaphore
+        flag, fence = self._flag, self._fence
         try:
             while True:
-                words[flag] = 1
+                semaphore = self._semaphore
+                self._words[flag] = 1
                 fence()
                 if ready():
                     return True
@@ -85,7 +91,7 @@ class Gate:
                 if self._waiters:
                     self._wake_ready()
         finally:
-            words[flag] = 0
+            self._words[flag] = 0
             self._hand_on()
 
     def _wake_ready(self) -> None:

@@ -54,7 +54,7 @@ COMMITTED, REPLIES_WRITTEN, POISONED = range(32, 35)
 REPLIES = 48  # REPLY_SLOTS of position, code, lo, hi, check
 REPLY_WORDS = 8
 REPLY_SLOTS = 16
-REPLIES_A_RECORD = 3  # at most: `open` answers offset, moves, attempts
+REPLIES_A_RECORD = 4  # at most: `open` answers offset, moves, attempts and their offset
 
 # Port: slots of subscriptions, then the ring
 SLOTS_BYTES = 1024

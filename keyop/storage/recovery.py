@@ -32,6 +32,7 @@ class RecoveredCursor(NamedTuple):
 
     moves: int
     offset: int
+    attempts_offset: int
     attempts: int
     flags: int
 
@@ -138,10 +139,10 @@ def _collect(frame: Frame, runs: dict[bytes, list[_Run]], directory: DataDirecto
             if data is not None:
                 _add_run(runs.setdefault(item.channel, []), item, data)
         elif item.kind == entry.CURSOR:
-            moves, attempts = entry.CURSOR_STATE.unpack(item.data)
+            moves, attempts_offset, attempts = entry.CURSOR_STATE.unpack(item.data)
             known = result.cursors.get((item.channel, item.id))
             if known is None or moves >= known.moves:
-                cursor = RecoveredCursor(moves, item.value, attempts, item.flags)
+                cursor = RecoveredCursor(moves, item.value, attempts_offset, attempts, item.flags)
                 result.cursors[item.channel, item.id] = cursor
         elif item.kind == entry.RING:
             _add_ring(item, result)

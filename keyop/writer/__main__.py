@@ -1,7 +1,8 @@
 """``python -m keyop.writer``: how a writer is started, on demand or (by ``keyop writer``) in the foreground.
 
 Arguments are ``key=value`` so that nothing has to be imported to read them: ``settings`` (JSON of
-`keyop.settings.Settings`), ``on_demand`` (0 or 1), ``log_format`` (text or json), ``log_level``.
+`keyop.settings.Settings`), ``on_demand`` (0 or 1), ``log_format`` (text or json), ``log_level``,
+``turn_fd`` (an inherited lock that says that a writer is being started).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ def main(arguments: list[str]) -> int:
     options = dict(argument.split("=", 1) for argument in arguments)
     settings = Settings.from_json(options["settings"])
     log = Log(options.get("log_format", "text"), options.get("log_level", "info"))
-    return run(settings, on_demand=options.get("on_demand") == "1", log=log)
+    turn_fd = int(options.get("turn_fd", -1))
+    return run(settings, on_demand=options.get("on_demand") == "1", log=log, turn_fd=turn_fd)
 
 
 if __name__ == "__main__":

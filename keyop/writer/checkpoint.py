@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from functools import partial
 from queue import SimpleQueue
 
 from keyop.storage import disk
@@ -66,12 +67,12 @@ class Checkpointer:
         if len(checkpoint.segments) > _MANY_SEGMENTS:
             _sync_file_system(next(iter(checkpoint.segments)).fd)
         for segment in checkpoint.segments:
-            self._until_it_holds(lambda s=segment: disk.sync_data(s.fd), lambda s=segment: self._rewrite(s))
+            self._until_it_holds(partial(disk.sync_data, segment.fd), partial(self._rewrite, segment))
         disk.step("checkpoint.segments_synced")
         for path in checkpoint.files:
-            self._until_it_holds(lambda p=path: _sync_if_there(p), lambda p=path: rewrite_file(p))
+            self._until_it_holds(partial(_sync_if_there, path), partial(rewrite_file, path))
         for path in checkpoint.directories:
-            self._until_it_holds(lambda p=path: _sync_if_there(p), lambda: None)
+            self._until_it_holds(partial(_sync_if_there, path), lambda: None)
         disk.step("checkpoint.synced")
         self._until_it_holds(lambda: self._journal.free(checkpoint.index, grow=checkpoint.grow), lambda: None)
         disk.step("checkpoint.freed")

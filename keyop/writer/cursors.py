@@ -23,7 +23,7 @@ Key = tuple[bytes, bytes]
 class Cursor:
     """One subscriber of one channel. ``planned`` is where the round under way leaves it."""
 
-    __slots__ = ("attempts", "filed", "flags", "holder", "key", "moves", "offset", "path", "planned", "slot")
+    __slots__ = ("attempts", "attempts_offset", "filed", "flags", "holder", "key", "moves", "offset", "path", "planned", "slot")
 
     def __init__(self, key: Key, path: Path, offset: int) -> None:
         self.key = key
@@ -31,6 +31,8 @@ class Cursor:
         self.offset = offset
         self.planned = offset
         self.moves = 0
+        # Attempts begun at the message under way. Of an exactly-once subscriber that may lie beyond the cursor.
+        self.attempts_offset = offset
         self.attempts = 0
         self.flags = 0
         self.filed = -1
@@ -44,7 +46,7 @@ class Cursor:
 
     def frame_entry(self) -> bytes:
         """The cursor as a frame holds it."""
-        state = entry.CURSOR_STATE.pack(self.moves, self.attempts)
+        state = entry.CURSOR_STATE.pack(self.moves, self.attempts_offset, self.attempts)
         return entry.encode(entry.CURSOR, *self.key, flags=self.flags, value=self.planned, data=state)
 
     def adopt(self, claim: SlotCursor) -> bool:
@@ -52,7 +54,7 @@ class Cursor:
         if claim.moves <= self.moves:
             return False
         self.moves = claim.moves
-        self.attempts = claim.attempts
+        self.attempts_offset, self.attempts = claim.offset, claim.attempts
         if not self.exactly_once:
             self.planned = claim.offset
         return True
@@ -76,11 +78,11 @@ class Cursors:
         return self._directory.offset_file(key[0].decode(), key[1].decode())
 
     def add(self, key: Key, offset: int) -> Cursor:
-        """Put a cursor into the table, with the attempts that an earlier writer noted for this very offset."""
+        """Put a cursor into the table, with the attempts that an earlier writer noted."""
         cursor = Cursor(key, self.path(key), offset)
         earlier_offset, attempts = self._earlier_attempts.pop(key, (-1, 0))
-        if earlier_offset == offset:
-            cursor.attempts = attempts
+        if earlier_offset >= offset:
+            cursor.attempts_offset, cursor.attempts = earlier_offset, attempts
         self.by_key[key] = cursor
         return cursor
 
@@ -89,7 +91,7 @@ class Cursors:
         self._earlier_attempts.pop(key, None)
         cursor = Cursor(key, self.path(key), recovered.offset)
         cursor.moves = recovered.moves
-        cursor.attempts = recovered.attempts
+        cursor.attempts_offset, cursor.attempts = recovered.attempts_offset, recovered.attempts
         cursor.flags = recovered.flags
         self.by_key[key] = cursor
         self.unfiled.add(cursor)
@@ -151,7 +153,7 @@ class Cursors:
     def file_attempts(self) -> None:
         """Note the attempts begun, for the next writer: the journal that holds them is about to be freed."""
         lines = [
-            b"\t".join((*cursor.key, b"%d" % cursor.offset, b"%d" % cursor.attempts))
+            b"\t".join((*cursor.key, b"%d" % cursor.attempts_offset, b"%d" % cursor.attempts))
             for cursor in self.by_key.values()
             if cursor.attempts
         ]

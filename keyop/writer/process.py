@@ -31,7 +31,7 @@ _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 _SHM = Path("/dev/shm")
 
 
-def run(settings: Settings, *, on_demand: bool, log: Log) -> int:
+def run(settings: Settings, *, on_demand: bool, log: Log, turn_fd: int = -1) -> int:
     """Be the writer of a data directory until told to leave; the process's exit code."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     directory = DataDirectory(settings.storage.data_dir)
@@ -40,6 +40,8 @@ def run(settings: Settings, *, on_demand: bool, log: Log) -> int:
         directory.make()
         directory.refuse_network_file_system()
         leases = _take_leases(directory, on_demand)
+        if turn_fd >= 0:
+            os.close(turn_fd)
     except WriterBusy as error:
         log.error("busy", why=error)
         return EXIT_BUSY
@@ -165,7 +167,7 @@ class _Main:
         now_s = time.monotonic()
         if self._committer.census.ports:
             self._attended_s = now_s
-        if now_s - self._attended_s < self._idle_exit_s:
+        if self._idle_exit_s <= 0 or now_s - self._attended_s < self._idle_exit_s:
             return None
         return "nobody is attached" if self._close_unattended() else None
 

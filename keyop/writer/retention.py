@@ -124,7 +124,7 @@ class Retention:
     def _of_channel(self, channel: str, by_age: bool) -> Removal | None:
         segments = list_segments(self._directory.channel(channel))[0]
         offsets = list_offsets(self._directory.offsets(channel))
-        consumed = min((0 if o.damaged else o.value for o in offsets.values()), default=0)
+        consumed = min((0 if offset.damaged else offset.value for _id, offset in offsets), default=0)
         most = self._settings.max_files
         oldest_s = time.time() - self._age_s(channel) if by_age and self._age_s(channel) > 0 else None
         going: list[Segment] = []

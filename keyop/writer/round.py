@@ -179,6 +179,7 @@ class Round:
             port.reply(after, reply.OK, cursor.planned)
             port.reply(after, reply.OK, cursor.moves)
             port.reply(after, reply.OK, cursor.attempts)
+            port.reply(after, reply.OK, cursor.attempts_offset)
         elif kind == entry.CLOSE:
             cursor_or_none = self._subscriptions.close(port, item)
             if cursor_or_none is not None:

@@ -67,7 +67,7 @@ def _cap_files(directory: DataDirectory, recovered: Recovered, cursors: Cursors,
     from keyop.storage.offsets import list_offsets
 
     for channel in recovered.ends:
-        for id, parsed in list_offsets(directory.offsets(channel.decode())).items():
+        for id, parsed in list_offsets(directory.offsets(channel.decode())):
             key = (channel, id.encode())
             capped = recovered.cap(channel, parsed.value)
             if key not in cursors.by_key and not parsed.damaged and capped != parsed.value:

@@ -84,9 +84,9 @@ class Subscriptions:
     def _load(self, channel: bytes, id: bytes, flags: int) -> Cursor | None:
         """Bring the cursor of an id that subscribed before into the table."""
         path = self._cursors.path((channel, id))
-        if not path.exists():
-            return None
         parsed = read_offset(path)
+        if parsed is None:
+            return None
         if parsed.damaged:
             if flags & entry.EXACTLY_ONCE:
                 raise Refused(reply.OFFSET_DAMAGED)
@@ -126,7 +126,7 @@ class Subscriptions:
             cursor.offset = cursor.planned = min(claim.offset, log.end)
             self._cursors.unfiled.add(cursor)
         if claim is not None:
-            cursor.moves, cursor.attempts = claim.moves, claim.attempts
+            cursor.moves, cursor.attempts_offset, cursor.attempts = claim.moves, claim.offset, claim.attempts
         self._cursors.hold(cursor, port, slot)
         log.followers.add(port)
 

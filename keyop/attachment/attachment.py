@@ -1,0 +1,411 @@
+"""The one way in which a process meets the writer: publishers, subscribers and federation all use it.
+
+An attachment is a port and its lease. Transactions go in with `send`; `wait` tells when they are committed. One tick
+thread looks twice a second at what no semaphore may be trusted to say.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+
+from keyop import entry
+from keyop.attachment.replies import Replies
+from keyop.attachment.spawn import WriterSpawner
+from keyop.attachment.spilling import write_spill
+from keyop.errors import ClosedError, KeyopError, MessageTooLarge, PublishTimeout, SharedMemoryError, WriterUnavailable
+from keyop.ipc import layout, lease, port, semaphore
+from keyop.ipc.board import Board
+from keyop.ipc.gate import Gate
+from keyop.ipc.layout import COMMITTED, MASK, STATE, WRITER_ASLEEP
+from keyop.ipc.names import DirectoryIdentity
+from keyop.ipc.port import Port
+from keyop.ipc.ring import MAX_PAYLOAD_BYTES, RingProducer
+from keyop.ipc.semaphore import Semaphore
+from keyop.ipc.slot import Slot
+from keyop.ipc.word import Fence, distance
+from keyop.settings import Settings
+from keyop.storage.directory import DataDirectory
+
+_log = logging.getLogger("keyop.attachment")
+
+TICK_S = 0.5
+START_TIMEOUT_S = 10.0
+MAX_TRANSACTION_BYTES = 64 << 20
+_BOARD_PATIENCE_S = 2.0
+
+
+class Attachment:
+    """This process at one data directory. Any number of threads may use it."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Attach, starting a writer if none runs.
+
+        Raises `DataDirectoryError`, `SharedMemoryError`, `WriterUnavailable`.
+        """
+        self.settings = settings
+        self.directory = DataDirectory(settings.storage.data_dir)
+        self.directory.make()
+        self.closed = False
+        self._spawner = WriterSpawner(self.directory, settings)
+        self.identity = DirectoryIdentity(self.directory.run)
+        # Called by the tick, twice a second.
+        self.tick_listeners: list[Callable[[], None]] = []
+        # Counts how often shared memory was made anew: who holds views of it looks at this.
+        self.generation = 0
+        self._attach()
+        try:
+            self._reach_writer(time.monotonic() + START_TIMEOUT_S)
+        except BaseException:
+            self._leave()
+            raise
+        self._start_tick()
+        _live.add(self)
+
+    def _attach(self) -> None:
+        """Lease first under its draft name, then the port, then the name by which the writer finds both."""
+        self._orphaned = False
+        self._name = os.urandom(4).hex()
+        self._lock = threading.Lock()
+        self._slot_lock = threading.Lock()
+        self._fence = Fence()
+        self._spills = 0
+        self._board: Board | None = None
+        self._board_words: memoryview | list[int] = _GONE_BOARD
+        self._writer: Semaphore | None = None
+        self._lease = lease.create_port_lease(self.directory.run, self._name)
+        try:
+            self._port = Port.create(self.identity, self._name)
+            self._lease.note(f"pid {os.getpid()}\n")
+            if self.identity.owner[0] != os.geteuid():
+                os.fchown(self._lease.fd, *self.identity.owner)
+            lease.publish_port_lease(self._lease, self._name)
+        except BaseException:
+            port.remove(self.identity, self._name)
+            self._lease.path.unlink(missing_ok=True)
+            self._lease.release()
+            raise
+        self._words = self._port.words
+        self._ring = RingProducer(self._port.memory)
+        self.replies = Replies(self._port)
+        self.commit_gate = Gate(self._port.commit, self._words, layout.COMMIT_ASLEEP)
+        self.data_gate = Gate(self._port.data, self._words, layout.DATA_ASLEEP)
+
+    # ---- reaching the writer
+
+    def _reach_writer(self, deadline: float) -> None:
+        """Map the board of a living writer, starting one where there is none. Raises `WriterUnavailable`."""
+        started = False
+        locked_since = 0.0
+        while not self._map_board():
+            now = time.monotonic()
+            if self._spawner.writer_lives():
+                locked_since = locked_since or now
+                if now - locked_since > _BOARD_PATIENCE_S and not self._other_board():
+                    raise WriterUnavailable(
+                        f"{self.directory.path}: a writer holds the lock, but its board is not in this /dev/shm: it "
+                        "runs in another container or IPC namespace; share /dev/shm with it (docker run --ipc)"
+                    )
+            else:
+                locked_since = 0.0
+                code = self._spawner.reap()
+                if code:
+                    raise self._spawner.unavailable(f"the writer could not be started (exit code {code})")
+                started = self._spawner.spawn() or started
+            if now > deadline:
+                raise self._spawner.unavailable(
+                    "no writer answers" + ("" if started else "; a supervisor should start it, is it running?")
+                )
+            self._port.commit.wait(0.02)
+        self._knock()
+
+    def _map_board(self) -> bool:
+        """Map the board if there is one whose writer takes transactions (or will, once it has recovered)."""
+        board = Board.open(self.identity)
+        if board is None:
+            return False
+        if board.state not in (layout.OPEN, layout.STALLED):
+            board.close()
+            return False
+        writer = semaphore.open_existing(self.identity.writer_semaphore())
+        if writer is None:
+            board.close()
+            return False
+        if not self._spawner.writer_lives():
+            board.close()  # what a killed writer left
+            return False
+        self._board = board
+        self._writer = writer
+        self._board_words = board.words
+        return True
+
+    def _other_board(self) -> bool:
+        board = Board.open(self.identity)
+        if board is not None:
+            board.close()
+        return board is not None
+
+    def _knock(self) -> None:
+        if self._writer is not None:
+            self._writer.post()
+
+    @property
+    def strict(self) -> bool:
+        """Whether the writer syncs before it says committed."""
+        return int(self._board_words[layout.SYNC_INTERVAL_MS]) == 0
+
+    @property
+    def board(self) -> Board:
+        """The board of the writer that was last reached."""
+        assert self._board is not None
+        return self._board
+
+    # ---- transactions
+
+    def send(self, transaction: bytes, deadline: float | None = None) -> int:
+        """Hand a transaction to the writer; the ring position behind it, for `wait`.
+
+        Waits while the ring is full. Raises `PublishTimeout` if it could not be handed over before ``deadline``
+        (nothing of it is written then), `ClosedError`, `WriterUnavailable`.
+        """
+        if len(transaction) > MAX_PAYLOAD_BYTES:
+            transaction = self._spill(transaction)
+        while True:
+            if self._board_words[STATE] >= layout.CLOSING:
+                self._renew(deadline)
+            with self._lock:
+                if self.closed:
+                    raise ClosedError("this messenger is closed")
+                position = self._ring.put(transaction)
+            if position is not None:
+                break
+            self._wait_for_room(len(transaction), deadline)
+        self._fence()
+        if self._board_words[WRITER_ASLEEP]:
+            self._writer.post()  # type: ignore[union-attr]
+        return position
+
+    def accepted(self, position: int) -> bool:
+        """Whether a periodic publish may return now: the record is in memory that survives every process."""
+        return bool(self._board_words[STATE] == layout.OPEN and self._board_words[layout.SYNC_INTERVAL_MS])
+
+    def is_committed(self, position: int) -> bool:
+        """Whether the writer has committed (or refused) all up to a position."""
+        return not (self._words[COMMITTED] - position & MASK) >> 31
+
+    def wait(self, position: int, deadline: float | None = None) -> None:
+        """Return when the position is committed. Raises `PublishTimeout`."""
+        words = self._words
+        if self.commit_gate.wait(lambda: not (words[COMMITTED] - position & MASK) >> 31, deadline):
+            return
+        raise PublishTimeout(
+            "not committed within the time limit; the message may still be committed later "
+            f"(the writer is {self.writer_state()})"
+        )
+
+    def transact(self, transaction: bytes, channel: str, deadline: float | None = None) -> list[int]:
+        """Send, wait, and return the values of the answer; a refusal is raised as its exception."""
+        position = self.send(transaction, deadline)
+        self.wait(position, deadline)
+        return self.replies.of(position, channel)
+
+    def _wait_for_room(self, length: int, deadline: float | None) -> None:
+        words = self._words
+        head = self._ring.head
+        self._knock()
+        if words[layout.POISONED]:
+            raise SharedMemoryError("the writer has closed this process's ring: its memory was damaged; restart")
+
+        def room() -> bool:
+            used = head - words[COMMITTED] & MASK
+            return layout.RING_SIZE_BYTES - used >= length + 8 or self._board_words[STATE] >= layout.CLOSING
+
+        if not self.commit_gate.wait(room, deadline):
+            raise PublishTimeout(
+                "the message could not be handed to the writer within the time limit: nothing of it was published "
+                f"(the writer is {self.writer_state()})"
+            )
+
+    def _spill(self, transaction: bytes) -> bytes:
+        if len(transaction) > MAX_TRANSACTION_BYTES:
+            raise MessageTooLarge(
+                f"a transaction of {len(transaction)} bytes is over the limit of {MAX_TRANSACTION_BYTES}; split it"
+            )
+        with self._lock:
+            self._spills += 1
+            number = self._spills
+        (flags,) = entry.TRANSACTION.unpack_from(transaction)
+        name = f"{self._port.ring_id:016x}-{number}"
+        reference = write_spill(self.directory.spill / name, transaction[entry.TRANSACTION.size :])
+        return entry.TRANSACTION.pack(flags | entry.SPILL) + reference
+
+    def writer_state(self) -> str:
+        """What the board says of the writer, for people."""
+        state = layout.STATE_NAMES.get(int(self._board_words[STATE]), "unknown")
+        errno = int(self._board_words[layout.STALL_ERRNO])
+        return f"{state}: {os.strerror(errno)}" if errno and state == "stalled" else state
+
+    def _renew(self, deadline: float | None) -> None:
+        """The writer has left: reach the next one, starting it if nobody has."""
+        with self._slot_lock:
+            if self._board_words[STATE] < layout.CLOSING:
+                return
+            if self._orphaned:
+                self._attach()
+                self._start_tick()
+            limit = time.monotonic() + START_TIMEOUT_S
+            self._reach_writer(limit if deadline is None else min(limit, deadline))
+
+    # ---- slots
+
+    def take_slot(self, channel: bytes, id: bytes, flags: int) -> Slot:
+        """A free slot, with its names written. Raises `SharedMemoryError` if a further page cannot be made."""
+        with self._slot_lock:
+            count = self._port.slot_count()
+            for index in range(count):
+                slot = self._port.slot(index)
+                if not slot.in_use:
+                    break
+            else:
+                self._port.add_slot_page()
+                slot = self._port.slot(count)
+            slot.occupy(channel, id, flags)
+            return slot
+
+    # ---- the tick
+
+    def _start_tick(self) -> None:
+        threading.Thread(target=_tick_loop, args=(weakref.ref(self),), name="keyop-tick", daemon=True).start()
+
+    def tick(self) -> None:
+        """Look at what a lost wake-up or a dead writer would hide."""
+        if self.closed:
+            return
+        if self.commit_gate.busy:
+            self.commit_gate.knock()
+        if self.data_gate.busy:
+            self.data_gate.knock()
+        self._spawner.reap()
+        if not self._spawner.writer_lives():
+            self._replace_writer()
+        for listener in self.tick_listeners:
+            listener()
+
+    def _replace_writer(self) -> None:
+        """No writer: whoever needs one starts it. Waiting threads are not told, their wait goes on."""
+        if self._port_is_gone():
+            self._remake_port()
+        undrained = distance(self._ring.head, self._words[COMMITTED]) > 0
+        if undrained or self.commit_gate.busy or self.data_gate.busy:
+            self._spawner.spawn()
+
+    def _port_is_gone(self) -> bool:
+        """Whether somebody emptied /dev/shm (logind's RemoveIPC does when a user's last session ends)."""
+        path = f"/dev/shm{self.identity.port(self._name)}"
+        return os.path.isdir("/dev/shm") and not os.path.exists(path)
+
+    def _remake_port(self) -> None:
+        """Copy what is still mapped, ids included, into new objects of the same names; no writer looks meanwhile."""
+        with self._lock, self._slot_lock:
+            _log.warning("%s: shared memory was emptied; this process makes its port anew", self.directory.path)
+            self._port.remake(self._name)
+            self._words = self._port.words
+            self._ring = RingProducer(self._port.memory)
+            self.commit_gate.move(self._port.commit, self._words)
+            self.data_gate.move(self._port.data, self._words)
+            self.replies = Replies(self._port)
+            self.generation += 1
+
+    # ---- the end
+
+    def drain(self, deadline: float) -> bool:
+        """Wait until all that was sent is committed; whether it is."""
+        try:
+            self.wait(self._ring.head, deadline)
+        except KeyopError:
+            return False
+        return True
+
+    def close(self, timeout_s: float = 10.0) -> bool:
+        """Wait until all is committed, and leave; whether it was. What was not is drained by the writer later."""
+        with self._lock:
+            if self.closed:
+                return True
+        drained = self.drain(time.monotonic() + timeout_s)
+        with self._lock:
+            self.closed = True
+        _live.discard(self)
+        self._leave()
+        return drained
+
+    def _leave(self) -> None:
+        """Give the lease up and tell the writer; it removes lease and port."""
+        self.closed = True
+        self._words[layout.DETACHED] = 1
+        self._lease.release()
+        if self._writer is None:
+            # No writer ever saw this port.
+            port.remove(self.identity, self._name)
+            self._lease.path.unlink(missing_ok=True)
+        self._knock()
+
+    def _orphan(self) -> None:
+        """In a child process, right after fork: the parent's port is not ours, its locks may be held for ever.
+
+        The state GONE sends the next `send` to `_renew`, which attaches anew; publishing pays nothing for the check.
+        """
+        if self._lease.fd >= 0:
+            os.close(self._lease.fd)
+            self._lease.fd = -1
+        self._orphaned = True
+        self._lock = threading.Lock()
+        self._slot_lock = threading.Lock()
+        self._board_words = _GONE_BOARD
+        self.tick_listeners.clear()
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether this object came into a child process by fork and was not used there yet."""
+        return self._orphaned
+
+
+_GONE_BOARD = memoryview(bytes(layout.BOARD_HEADER_BYTES)).cast("I").tolist()
+_GONE_BOARD[layout.STATE] = layout.GONE
+
+
+def _tick_loop(reference: weakref.ref[Attachment]) -> None:
+    """`time.sleep`, because `Event.wait` follows the wall clock on musl."""
+    while True:
+        time.sleep(TICK_S)
+        attachment = reference()
+        if attachment is None or attachment.closed:
+            return
+        try:
+            attachment.tick()
+        except (OSError, KeyopError) as error:
+            _log.warning("tick: %s", error)
+        del attachment
+
+
+_live: weakref.WeakSet[Attachment] = weakref.WeakSet()
+
+
+@atexit.register
+def _drain_at_exit() -> None:
+    """Daemon threads do not hold up the interpreter; what they handed over is committed before it ends."""
+    for attachment in list(_live):
+        if not attachment.orphaned and not attachment.close():
+            _log.warning("%s: not all was committed at exit; the writer goes on", attachment.directory.path)
+
+
+def _after_fork_in_child() -> None:
+    for attachment in list(_live):
+        attachment._orphan()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

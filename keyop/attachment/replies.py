@@ -1,0 +1,54 @@
+"""The writer's answers, taken out of the port by whichever thread looks first."""
+
+from __future__ import annotations
+
+import threading
+
+from keyop import reply
+from keyop.ipc.layout import COMMITTED, MASK, REPLIES_TAKEN, REPLIES_WRITTEN
+from keyop.ipc.port import Port
+from keyop.ipc.word import distance
+
+
+class Replies:
+    """Answers by the position of the record that they answer."""
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        self._lock = threading.Lock()
+        self._waiting: dict[int, list[tuple[int, int]]] = {}
+
+    def pending(self) -> bool:
+        """Whether the writer has written answers that nobody took yet. Costs two loads."""
+        words = self._port.words
+        return bool(words[REPLIES_WRITTEN] != words[REPLIES_TAKEN])
+
+    def of(self, position: int, channel: str) -> list[int]:
+        """The values answered to a committed record; empty if it needed no answer. A refusal is raised."""
+        if not self._waiting and not self.pending():
+            return []
+        with self._lock:
+            self._take()
+            answers = self._waiting.pop(position, [])
+        for code, value in answers:
+            if code != reply.OK:
+                raise reply.refusal(code, value, channel)
+        return [value for _code, value in answers]
+
+    def unclaimed(self, before: int) -> list[tuple[int, int, int]]:
+        """Answers to records up to a position that nobody waits for: periodic publishes that were refused."""
+        with self._lock:
+            self._take()
+            positions = [position for position in self._waiting if distance(before, position) >= 0]
+            return [(position, *answer) for position in positions for answer in self._waiting.pop(position)]
+
+    def _take(self) -> None:
+        """An answer counts once COMMITTED has passed its record: until then the next writer may take it back."""
+        words = self._port.words
+        committed = words[COMMITTED]
+        while (taken := words[REPLIES_TAKEN]) != words[REPLIES_WRITTEN]:
+            answer = self._port.read_reply(taken)
+            if answer is None or distance(committed, answer.position) < 0:
+                return
+            self._waiting.setdefault(answer.position, []).append((answer.code, answer.value))
+            words[REPLIES_TAKEN] = taken + 1 & MASK

@@ -1,0 +1,37 @@
+"""Writing a transaction that is too large for the ring to a file of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from zlib import crc32
+
+from keyop import entry
+from keyop.storage import disk
+
+_BACKOFF_S = 0.2
+
+
+def write_spill(path: Path, entries: bytes) -> bytes:
+    """Write and sync the file and its name; the ring record that names it. A full disk is waited for."""
+    while True:
+        try:
+            _write(path, entries)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            if error.errno not in disk.WAIT_ERRNOS:
+                raise
+            time.sleep(_BACKOFF_S)
+        else:
+            return entry.SPILL_RECORD.pack(len(entries), crc32(entries)) + path.name.encode()
+
+
+def _write(path: Path, entries: bytes) -> None:
+    fd = disk.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        disk.write_at(fd, entries, 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    disk.sync_path(path.parent)

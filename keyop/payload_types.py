@@ -1,0 +1,74 @@
+"""Which class belongs to which payload type, in both directions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keyop.errors import PayloadError, PayloadTypeError
+from keyop.json_text import encode_payload
+
+
+class PayloadTypes:
+    """The registry of one messenger. pydantic is imported when the first class is registered."""
+
+    def __init__(self) -> None:
+        self._by_class: dict[Any, str] = {}
+        self._adapters: dict[str, Any] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._adapters)
+
+    def register(self, name: str, kind: Any) -> None:
+        """Register a class (or anything a pydantic `TypeAdapter` takes). Raises `PayloadTypeError` for a repeat."""
+        if not isinstance(name, str) or not name:
+            raise PayloadTypeError(f"a payload type's name is a text, not {name!r}")
+        if name in self._adapters:
+            raise PayloadTypeError(f"payload type {name!r} is registered already")
+        if kind is None:
+            raise PayloadTypeError(f"payload type {name!r} needs a class")
+        from pydantic import TypeAdapter
+        from pydantic.errors import PydanticUserError
+
+        try:
+            self._adapters[name] = TypeAdapter(kind)
+        except PydanticUserError as error:
+            raise PayloadTypeError(f"payload type {name!r}: {kind!r} cannot be validated: {error}") from error
+        if isinstance(kind, type):
+            self._by_class.setdefault(kind, name)
+
+    def encode(self, payload: Any, payload_type: str | None) -> tuple[bytes, str]:
+        """The payload as JSON, and its type's name: the one given, or that of its registered class."""
+        if not self._adapters:
+            if payload_type is None:
+                raise _untyped(payload)
+            return encode_payload(payload), payload_type
+        name = payload_type if payload_type is not None else self._by_class.get(type(payload))
+        if name is None:
+            raise _untyped(payload)
+        adapter = self._adapters.get(name)
+        if adapter is None or type(payload) in (dict, list, str, int, float, bool, type(None)):
+            return encode_payload(payload), name
+        from pydantic_core import PydanticSerializationError
+
+        try:
+            text = adapter.dump_json(payload, warnings="error")
+        except (PydanticSerializationError, ValueError) as error:
+            raise PayloadError(f"the payload does not serialise as {name!r}: {error}") from error
+        if b"NaN" in text or b"Infinity" in text:
+            encode_payload(adapter.dump_python(payload, mode="json"))  # raises if it is a number, not a text
+        return text, name
+
+    def decode(self, payload_type: str, text: bytes) -> tuple[bool, Any]:
+        """(True, the validated object), or (False, None) if the type is not registered. Raises `ValueError`."""
+        adapter = self._adapters.get(payload_type)
+        if adapter is None:
+            return False, None
+        return True, adapter.validate_json(text)
+
+
+def _untyped(payload: Any) -> PayloadTypeError:
+    kind = type(payload)
+    return PayloadTypeError(
+        f"the payload is a {kind.__module__}.{kind.__qualname__}, which is not registered: "
+        "name its type with payload_type=..., or call register_payload_type(name, class) first"
+    )

@@ -1,0 +1,171 @@
+"""From a payload to a transaction in the ring: the publishing half of a messenger."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from keyop import entry
+from keyop.attachment.attachment import Attachment
+from keyop.context import current
+from keyop.entry import APPEND, ENTRY, SINGLE, SYNC
+from keyop.envelope import EnvelopeEncoder
+from keyop.errors import AtomicError, MessageTooLarge
+from keyop.handling import Handling, handling
+from keyop.names import check_publish_channel
+from keyop.outbox import Outbox
+from keyop.payload_types import PayloadTypes
+
+_pack_single = SINGLE.pack
+_pack_entry = ENTRY.pack
+
+
+class Publisher:
+    """Publishes for one messenger. Any number of threads may use it."""
+
+    def __init__(self, attachment: Attachment, types: PayloadTypes, origin: str, *, always_sync: bool) -> None:
+        """``always_sync``: this process asked for strict publishing itself, whatever the writer's mode."""
+        self._attachment = attachment
+        self._types = types
+        self._encoder = EnvelopeEncoder(origin)
+        self._max_message_bytes = attachment.settings.storage.max_message_bytes
+        self._always_sync = always_sync
+        self._channels: dict[str, bytes] = {}
+        # Channels to which something was committed: the writer has nothing against them.
+        self._proven: set[str] = set()
+
+    def publish(
+        self,
+        channel: str,
+        payload: Any,
+        payload_type: str | None,
+        correlation_id: str | None,
+        service_name: str | None,
+        sync: bool | None,
+        timeout: float | None,
+    ) -> str:
+        """Publish one message and return its id: strict, when it is on the device; periodic, when it is handed over."""
+        message_id, name, line = self._envelope(channel, payload, payload_type, correlation_id, service_name)
+        under_way = handling.get()
+        if under_way is not None and under_way.outbox is not None:
+            under_way.outbox.add(self, _pack_entry(APPEND, len(name), 0, 0, len(line), 0) + name + line)
+            return message_id
+        must_sync = self._always_sync if sync is None else sync
+        transaction = _pack_single(SYNC if must_sync else 0, APPEND, len(name), 0, 0, len(line), 0) + name + line
+        self._commit(transaction, channel, must_sync, timeout)
+        return message_id
+
+    def publish_batch(
+        self,
+        channel: str,
+        payloads: Iterable[Any],
+        payload_type: str | None,
+        correlation_id: str | None,
+        service_name: str | None,
+        sync: bool | None,
+        timeout: float | None,
+    ) -> list[str]:
+        """Publish several messages to one channel in one transaction; their ids, in order."""
+        ids = []
+        lines = []
+        name = b""
+        for payload in payloads:
+            message_id, name, line = self._envelope(channel, payload, payload_type, correlation_id, service_name)
+            ids.append(message_id)
+            lines.append(line)
+        if not ids:
+            check_publish_channel(channel)
+            return ids
+        body = entry.encode(APPEND, name, data=b"".join(lines))
+        under_way = handling.get()
+        if under_way is not None and under_way.outbox is not None:
+            under_way.outbox.add(self, body)
+            return ids
+        must_sync = self._always_sync if sync is None else sync
+        self._commit(entry.TRANSACTION.pack(SYNC if must_sync else 0) + body, channel, must_sync, timeout)
+        return ids
+
+    def start(
+        self, channel: str, payload: Any, payload_type: str | None, correlation_id: str | None, service_name: str | None,
+        sync: bool | None, deadline: float | None,
+    ) -> tuple[str, int, bool]:
+        """Hand one message over without waiting: its id, its position, and whether it has to be waited for.
+
+        Position -1: it went into the transaction under way.
+        """
+        message_id, name, line = self._envelope(channel, payload, payload_type, correlation_id, service_name)
+        under_way = handling.get()
+        if under_way is not None and under_way.outbox is not None:
+            under_way.outbox.add(self, _pack_entry(APPEND, len(name), 0, 0, len(line), 0) + name + line)
+            return message_id, -1, False
+        must_sync = self._always_sync if sync is None else sync
+        transaction = _pack_single(SYNC if must_sync else 0, APPEND, len(name), 0, 0, len(line), 0) + name + line
+        position = self._attachment.send(transaction, deadline)
+        return message_id, position, must_sync or channel not in self._proven or not self._attachment.accepted(position)
+
+    def committed(self, position: int, channel: str) -> None:
+        """What `start` handed over is committed: raises its refusal."""
+        self._attachment.replies.of(position, channel)
+        self._proven.add(channel)
+
+    def commit_outbox(self, outbox: Outbox, timeout: float | None) -> None:
+        """Commit what an ``atomic()`` block collected, synced in every mode."""
+        outbox.open = False
+        if outbox.entries:
+            self._commit(entry.TRANSACTION.pack(SYNC) + b"".join(outbox.entries), "", True, timeout)
+
+    def _envelope(
+        self, channel: str, payload: Any, payload_type: str | None, correlation_id: str | None, service_name: str | None
+    ) -> tuple[str, bytes, bytes]:
+        name = self._channels.get(channel)
+        if name is None:
+            name = self._channels[check_publish_channel(channel)] = channel.encode()
+        text, type_name = self._types.encode(payload, payload_type)
+        if correlation_id is None or service_name is None:
+            correlation_id, service_name = _inherit(correlation_id, service_name)
+        message_id, line = self._encoder.encode(channel, text, type_name, correlation_id, service_name)
+        if len(line) > self._max_message_bytes:
+            raise MessageTooLarge(
+                f"channel {channel!r}: the envelope has {len(line)} bytes, the limit (storage.max_message_bytes) "
+                f"is {self._max_message_bytes}; put the bulk into a file and publish its name"
+            )
+        return message_id, name, line
+
+    def _commit(self, transaction: bytes, channel: str, must_sync: bool, timeout: float | None) -> None:
+        attachment = self._attachment
+        deadline = None if timeout is None else time.monotonic() + timeout
+        position = attachment.send(transaction, deadline)
+        if not must_sync and channel in self._proven and attachment.accepted(position):
+            return
+        attachment.wait(position, deadline)
+        attachment.replies.of(position, channel)
+        self._proven.add(channel)
+
+
+def _inherit(correlation_id: str | None, service_name: str | None) -> tuple[str, str]:
+    """What the call does not say, from ``context()``; inside a handler the handled message's correlation id, or its id."""
+    around = current.get()
+    if service_name is None:
+        service_name = around.service_name
+    if correlation_id is None:
+        correlation_id = around.correlation_id
+        if not correlation_id:
+            under_way = handling.get()
+            message = under_way.message if under_way is not None else None
+            if message is not None:
+                correlation_id = message.correlation_id or message.id
+    return correlation_id, service_name
+
+
+def begin_atomic(publisher: Publisher) -> tuple[Outbox, Handling]:
+    """A new outbox for an ``atomic()`` block. Raises `AtomicError` inside another one or an exactly-once handler."""
+    around = handling.get()
+    if around is not None and around.outbox is not None:
+        raise AtomicError(
+            "atomic() inside an exactly-once handler: the handler is a transaction already"
+            if around.outbox.is_handler
+            else "atomic() blocks do not nest"
+        )
+    outbox = Outbox(publisher)
+    return outbox, Handling(around.message if around is not None else None, outbox)
