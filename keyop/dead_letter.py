@@ -29,12 +29,18 @@ def encode_dead_letter(
 ) -> tuple[str, bytes]:
     """Make the dead letter of one message: (its own id, the line with its newline).
 
-    `line` is the message as it stands in `channel` at the global `offset`, of a line of several only the envelope that
-    was delivered. `last_error` is cut at 16 KiB. If the dead letter were over `max_message_bytes` with its newline,
-    the original goes without its payload, and if need be goes altogether; `original_offset` then says where it is.
+    `line` is the record as it stands in `channel` at the global `offset`; of a damaged one that ends in a whole
+    envelope that envelope is the original. `last_error` is cut at 16 KiB. If the dead letter were over
+    `max_message_bytes` with its newline, the original goes without its payload, and if need be altogether;
+    `original_offset` then says where it is.
     """
     found = decode_line_raw(line)
-    envelope = found.envelope if isinstance(found, BadLine) else found
+    if isinstance(found, BadLine):
+        envelope, line = found.envelope, line[found.start :]
+    else:
+        envelope = found
+    if envelope is None:
+        line = b"null"
     encoder = EnvelopeEncoder("" if envelope is None else envelope.origin)
     failed_at = format_ns(time_ns())
     message_id, letter = "", b""

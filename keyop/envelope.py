@@ -146,10 +146,11 @@ else:
         """The straight way without msgspec: raises for anything that the slow way has to look at."""
         if b"\\u" in line or b"NaN" in line or b"Infinity" in line:
             raise NotAnObject("may hold what json takes and msgspec does not")
-        envelope = Envelope(**json.loads(line))
-        texts = (envelope.id, envelope.ts, envelope.channel, envelope.origin, envelope.payload_type)
-        texts += (envelope.correlation_id, envelope.service_name, *envelope.route)
-        if type(envelope.v) is not int or envelope.v != 1 or set(map(type, texts)) != {str}:
+        envelope = Envelope(**json.loads(line.decode()))
+        texts = [envelope.id, envelope.ts, envelope.channel, envelope.origin, envelope.payload_type]
+        texts += [envelope.correlation_id, envelope.service_name, *envelope.route]
+        is_usual = type(envelope.v) is int and envelope.v == 1 and isinstance(envelope.route, (list, tuple))
+        if not is_usual or set(map(type, texts)) != {str}:
             raise NotAnObject("not of the usual types")
         envelope.route = tuple(envelope.route)
         return envelope

@@ -73,7 +73,7 @@ def _plain(value: Any) -> Any:
         return float(value) if isinstance(value, float) else int(value)
     if not HAVE_MSGSPEC:
         return _plain_without_msgspec(value)
-    raise PayloadError(f"payload holds a {kind.__module__}.{kind.__qualname__}, which is not JSON")
+    raise PayloadError(f"payload holds a {kind.__module__}.{kind.__qualname__}, which JSON cannot hold there")
 
 
 def _plain_without_msgspec(value: Any) -> Any:
@@ -92,7 +92,7 @@ def _plain_without_msgspec(value: Any) -> Any:
         return list(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode()
-    raise PayloadError(f"payload holds a {kind.__module__}.{kind.__qualname__}, which is not JSON")
+    raise PayloadError(f"payload holds a {kind.__module__}.{kind.__qualname__}, which JSON cannot hold there")
 
 
 if HAVE_MSGSPEC:
