@@ -5,9 +5,8 @@ from __future__ import annotations
 import codecs
 import enum
 import json
-from dataclasses import dataclass
 from time import time_ns
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from keyop.ids import new_id
 from keyop.json_text import HAVE_MSGSPEC, NotAnObject, encode_payload, quote, scan_object
@@ -124,6 +123,7 @@ if HAVE_MSGSPEC and not TYPE_CHECKING:
     _decode_fast = msgspec.json.Decoder(Envelope).decode
     _decode_raw_fast = msgspec.json.Decoder(_RawEnvelope).decode
 else:
+    from dataclasses import dataclass
 
     @dataclass(slots=True)
     class Envelope:
@@ -167,8 +167,7 @@ class Fault(enum.Enum):
     OTHER_VERSION = "other version"
 
 
-@dataclass(frozen=True, slots=True)
-class BadLine:
+class BadLine(NamedTuple):
     """A line that is not exactly one envelope of version 1."""
 
     fault: Fault

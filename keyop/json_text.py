@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import dataclasses
-import enum
 import json
 import math
 import re
 from collections.abc import Iterator
-from datetime import date, datetime, time
-from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 from keyop.errors import PayloadError
 
@@ -73,26 +67,38 @@ def _plain(value: Any) -> Any:
         return float(value) if isinstance(value, float) else int(value)
     if not HAVE_MSGSPEC:
         return _plain_without_msgspec(value)
-    raise PayloadError(f"payload holds a {kind.__module__}.{kind.__qualname__}, which JSON cannot hold there")
+    raise _not_json(kind)
 
 
 def _plain_without_msgspec(value: Any) -> Any:
+    # Here, because with msgspec nobody needs all these modules.
+    from base64 import b64encode
+    from dataclasses import fields, is_dataclass
+    from datetime import date, datetime, time
+    from decimal import Decimal
+    from enum import Enum
+    from uuid import UUID
+
     kind = type(value)
-    if dataclasses.is_dataclass(kind):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(kind)}
+    if is_dataclass(kind):
+        return {field.name: getattr(value, field.name) for field in fields(kind)}
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, (date, time)):
         return value.isoformat()
     if isinstance(value, (UUID, Decimal)):
         return str(value)
-    if isinstance(value, enum.Enum):
+    if isinstance(value, Enum):
         return value.value
     if isinstance(value, (set, frozenset)):
         return list(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return base64.b64encode(value).decode()
-    raise PayloadError(f"payload holds a {kind.__module__}.{kind.__qualname__}, which JSON cannot hold there")
+        return b64encode(value).decode()
+    raise _not_json(kind)
+
+
+def _not_json(kind: type) -> PayloadError:
+    return PayloadError(f"payload holds a {kind.__module__}.{kind.__qualname__}, which JSON cannot hold there")
 
 
 if HAVE_MSGSPEC:

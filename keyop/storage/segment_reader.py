@@ -180,7 +180,7 @@ class SegmentReader:
         """Open the segment of this name instead of the current one; False if there is none."""
         try:
             # Not to hang on a named pipe of that name.
-            fd = os.open(self._path(start), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(f"{self._directory}/{segment_name(start)}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         if not stat.S_ISREG(os.fstat(fd).st_mode):
