@@ -133,7 +133,8 @@ def writer_pid(place: Path) -> int | None:
             words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"keyop.writer" in words and wanted in words:
+        # The directory stands among the settings, which are JSON.
+        if b"keyop.writer" in words and any(wanted in word for word in words):
             return int(entry.name)
     return None
 
