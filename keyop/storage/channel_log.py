@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 from keyop import entry
@@ -83,7 +84,8 @@ class ChannelLog:
         self.chunks: list[Chunk] = []
         self.planned_end = 0
         self.planned_start = 0
-        self.followers: set[object] = set()
+        # The ports that are woken when it grows; storage does not know what they are.
+        self.followers: set[Any] = set()
         self.used = 0
 
     # ---- opening

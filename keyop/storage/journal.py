@@ -40,6 +40,8 @@ class Journal:
         self._synced = 0
         self._began_s = time.monotonic()
         self._lock = threading.Lock()
+        # One sync at a time: a descriptor reports an error to one caller only, the other would believe that all is well.
+        self._sync_lock = threading.Lock()
         self._unsynced: list[tuple[JournalFile, int, bytes]] = []
         self._unsynced_bytes = 0
         self._freed = [threading.Event(), threading.Event()]
@@ -110,6 +112,10 @@ class Journal:
         After a failed sync the kernel may have dropped the dirty pages, and a second call may succeed without them:
         the same bytes are written to the same place again, until a sync holds.
         """
+        with self._sync_lock:
+            self._sync()
+
+    def _sync(self) -> None:
         with self._lock:
             pending = len(self._unsynced)
             sequence = self._sequence
@@ -125,14 +131,9 @@ class Journal:
         disk.step("frame.synced")
         self.syncs += 1
         with self._lock:
-            self._forget(pending, sequence)
-
-    def _forget(self, pending: int, sequence: int) -> None:
-        if sequence <= self._synced:
-            return
-        self._unsynced_bytes -= sum(len(data) for _, _, data in self._unsynced[:pending])
-        del self._unsynced[:pending]
-        self._synced = sequence
+            self._unsynced_bytes -= sum(len(data) for _, _, data in self._unsynced[:pending])
+            del self._unsynced[:pending]
+            self._synced = sequence
 
     def _rewrite(self, error: OSError) -> None:
         with self._lock:
