@@ -1,1 +1,76 @@
-"""keyop."""
+"""keyop: durable publish/subscribe between processes and between hosts, without a broker.
+
+    from keyop import Messenger
+
+    with Messenger("./data") as m:
+        m.publish("greetings", {"text": "hello"}, payload_type="com.example.greeting.v1")
+
+The same for asyncio is `keyop.aio.Messenger`. Everything here is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from keyop.version import __version__
+
+if TYPE_CHECKING:
+    from keyop.config import Config
+    from keyop.context import context
+    from keyop.errors import *  # noqa: F403
+    from keyop.follow import follow
+    from keyop.message import Message
+    from keyop.messenger import Messenger, Transaction
+    from keyop.statistics import Statistics
+
+_HOMES = {
+    "Config": "keyop.config",
+    "Message": "keyop.message",
+    "Messenger": "keyop.messenger",
+    "Statistics": "keyop.statistics",
+    "Transaction": "keyop.messenger",
+    "context": "keyop.context",
+    "follow": "keyop.follow",
+}
+_ERRORS = (
+    "AtomicError",
+    "ChannelNameError",
+    "ClosedError",
+    "ConfigError",
+    "DataDirectoryError",
+    "KeyopError",
+    "MessageTooLarge",
+    "NameRuleError",
+    "OffsetDamaged",
+    "PayloadError",
+    "PayloadTypeError",
+    "PublishError",
+    "PublishRefused",
+    "PublishTimeout",
+    "ReservedChannelError",
+    "RetryLater",
+    "SharedMemoryError",
+    "SubscribeError",
+    "SubscriberBusy",
+    "SubscriberIdError",
+    "WriterBusy",
+    "WriterError",
+    "WriterUnavailable",
+)
+
+__all__ = [*_HOMES, *_ERRORS, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    home = "keyop.errors" if name in _ERRORS else _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'keyop' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

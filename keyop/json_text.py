@@ -103,6 +103,7 @@ def _not_json(kind: type) -> PayloadError:
 
 if HAVE_MSGSPEC:
     _encode = msgspec.json.Encoder(enc_hook=_plain).encode
+    decode_json = msgspec.json.Decoder().decode
 
     def _builtins(value: Any) -> Any:
         return msgspec.to_builtins(value, enc_hook=_plain_for_looking)
@@ -112,6 +113,10 @@ if HAVE_MSGSPEC:
         return None if isinstance(value, msgspec.Raw) else _plain(value)
 
 else:
+    def decode_json(text: bytes) -> Any:
+        """Parse JSON."""
+        return json.loads(text)
+
     _encode_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode
 
     def _encode(value: Any, /) -> bytes:

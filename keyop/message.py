@@ -30,6 +30,10 @@ class Message(Generic[T_co]):
         self._offset = offset
         self._attempt = attempt
 
+    def again(self, attempt: int) -> Message[T_co]:
+        """The same message at another attempt."""
+        return Message(self._envelope, self._payload, self._offset, attempt)
+
     @property
     def payload(self) -> T_co:
         """What was published: a JSON value, or an object of the class registered for its type."""

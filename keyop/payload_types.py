@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from keyop.errors import PayloadError, PayloadTypeError
-from keyop.json_text import encode_payload
+from keyop.json_text import decode_json, encode_payload
 
 
 class PayloadTypes:
@@ -57,6 +57,11 @@ class PayloadTypes:
         if b"NaN" in text or b"Infinity" in text:
             encode_payload(adapter.dump_python(payload, mode="json"))  # raises if it is a number, not a text
         return text, name
+
+    @staticmethod
+    def decode_plain(text: bytes) -> Any:
+        """A payload without a class, as plain JSON."""
+        return decode_json(text)
 
     def decode(self, payload_type: str, text: bytes) -> tuple[bool, Any]:
         """(True, the validated object), or (False, None) if the type is not registered. Raises `ValueError`."""

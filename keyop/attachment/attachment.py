@@ -31,6 +31,7 @@ from keyop.ipc.slot import Slot
 from keyop.ipc.word import Fence, distance
 from keyop.settings import Settings
 from keyop.storage.directory import DataDirectory
+from keyop.storage.segments import channel_end
 
 _log = logging.getLogger("keyop.attachment")
 
@@ -58,6 +59,8 @@ class Attachment:
         self.tick_listeners: list[Callable[[], None]] = []
         # Counts how often shared memory was made anew: who holds views of it looks at this.
         self.generation = 0
+        # Counts the ticks: who waits looks at the files themselves once in each.
+        self.ticks = 0
         self._attach()
         try:
             self._reach_writer(time.monotonic() + START_TIMEOUT_S)
@@ -155,9 +158,21 @@ class Attachment:
             self._writer.post()
 
     @property
+    def sync_interval_ms(self) -> int:
+        """The writer's; 0 is strict: it syncs before it says committed."""
+        return int(self._board_words[layout.SYNC_INTERVAL_MS])
+
+    @property
     def strict(self) -> bool:
         """Whether the writer syncs before it says committed."""
-        return int(self._board_words[layout.SYNC_INTERVAL_MS]) == 0
+        return self.sync_interval_ms == 0
+
+    def channel_end(self, channel: str) -> int:
+        """Where a channel ends, in bytes: by the board, else by its files."""
+        name = channel.encode()
+        place = self.board.find(name)
+        end = self.board.end(place) if place is not None else None
+        return channel_end(self.directory.channel(channel)) if end is None else end
 
     @property
     def board(self) -> Board:
@@ -213,6 +228,12 @@ class Attachment:
         position = self.send(transaction, deadline)
         self.wait(position, deadline)
         return self.replies.of(position, channel)
+
+    def unclaimed_refusals(self) -> list[tuple[int, int, int]]:
+        """Refusals (position, code, value) of what nobody waits for: periodic publishes."""
+        if self.commit_gate.busy or not self.replies.pending():
+            return []
+        return self.replies.unclaimed(int(self._words[COMMITTED]))
 
     def _wait_for_room(self, length: int, deadline: float | None) -> None:
         words = self._words
@@ -277,6 +298,10 @@ class Attachment:
             slot.occupy(channel, id, flags)
             return slot
 
+    def slot(self, index: int) -> Slot:
+        """A slot that was taken, where it lies now."""
+        return self._port.slot(index)
+
     # ---- the tick
 
     def _start_tick(self) -> None:
@@ -286,6 +311,9 @@ class Attachment:
         """Look at what a lost wake-up or a dead writer would hide."""
         if self.closed:
             return
+        self.ticks += 1
+        if self._board_words[STATE] >= layout.CLOSING:
+            self._map_board()
         if self.commit_gate.busy:
             self.commit_gate.knock()
         if self.data_gate.busy:

@@ -27,13 +27,17 @@ class Replies:
         """The values answered to a committed record; empty if it needed no answer. A refusal is raised."""
         if not self._waiting and not self.pending():
             return []
-        with self._lock:
-            self._take()
-            answers = self._waiting.pop(position, [])
+        answers = self.answers(position)
         for code, value in answers:
             if code != reply.OK:
                 raise reply.refusal(code, value, channel)
         return [value for _code, value in answers]
+
+    def answers(self, position: int) -> list[tuple[int, int]]:
+        """Codes and values answered to a committed record, taken out."""
+        with self._lock:
+            self._take()
+            return self._waiting.pop(position, [])
 
     def unclaimed(self, before: int) -> list[tuple[int, int, int]]:
         """Answers to records up to a position that nobody waits for: periodic publishes that were refused."""

@@ -1,0 +1,381 @@
+"""The messenger for threads: publish, subscribe, close."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+from keyop.attachment.attachment import Attachment
+from keyop.errors import ClosedError, KeyopError, SubscriberBusy
+from keyop.handling import handling
+from keyop.invoking import invoker
+from keyop.names import check_channel, check_subscriber_id
+from keyop.payload_types import PayloadTypes
+from keyop.publisher import Publisher, begin_atomic
+from keyop.settings import Settings, settings_for
+from keyop.statistics import Statistics, gather
+from keyop.subscriber.delivery import RetryPolicy
+from keyop.subscriber.exactly_once import ExactlyOnceSubscription
+from keyop.subscriber.options import Start, SubscribeOptions
+from keyop.subscriber.subscription import Subscription
+
+if TYPE_CHECKING:
+    from keyop.config import Config
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+CLOSE_TIMEOUT_S = 10.0
+
+
+class Transaction:
+    """What ``with messenger.atomic() as tx`` gives: publishes that are committed together or not at all."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    def publish(
+        self,
+        channel: str,
+        payload: Any,
+        *,
+        payload_type: str | None = None,
+        correlation_id: str | None = None,
+        service_name: str | None = None,
+    ) -> str:
+        """Add a message to the transaction and return its id. It is published when the block ends."""
+        return self._publisher.publish(channel, payload, payload_type, correlation_id, service_name, None, None)
+
+
+class Messenger:
+    """Durable publish/subscribe on one data directory.
+
+    Any number of processes may each have one; the writer process behind them is started when there is none. A
+    messenger may be used by any number of threads. Close it, or use it in a ``with`` block.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | Config | Settings | None = None,
+        *,
+        name: str | None = None,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        """Attach to a data directory.
+
+        ``source`` is the directory's path, a configuration file's, a `Config`, or None for what ``KEYOP_CONFIG`` or
+        ``KEYOP_DATA_DIR`` name. ``name`` goes into each message as its ``origin``. ``logger`` is used instead of
+        ``logging.getLogger("keyop")``.
+
+        Raises `ConfigError`, `DataDirectoryError`, `SharedMemoryError`, `WriterUnavailable`.
+        """
+        self._settings = settings_for(source)
+        self._log = logger or logging.getLogger("keyop")
+        self._name = name or self._settings.name or socket.gethostname()
+        self._types = PayloadTypes()
+        self._attachment = Attachment(self._settings)
+        self._publisher = Publisher(
+            self._attachment, self._types, self._name, always_sync=self._wants_strict()
+        )
+        self._subscriptions: dict[tuple[str, str], Subscription] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        self._attachment.tick_listeners.append(self._report_refusals)
+        self._warn_of_differences()
+        _messengers.append(self)
+
+    def _wants_strict(self) -> bool:
+        return "storage.sync_interval_ms" in self._settings.explicit and self._settings.storage.sync_interval_ms == 0
+
+    def _warn_of_differences(self) -> None:
+        key = "storage.sync_interval_ms"
+        wanted = self._settings.storage.sync_interval_ms
+        running = self._attachment.sync_interval_ms
+        if key in self._settings.explicit and wanted != running:
+            self._log.warning(
+                "%s: %s is %d here, the writer that runs was started with %d; %s",
+                self._settings.storage.data_dir, key, wanted, running,
+                "this process's publishes are synced all the same" if wanted == 0 else "the writer's value counts",
+            )
+
+    # ---- who and what
+
+    @property
+    def instance_name(self) -> str:
+        """The ``origin`` of what this messenger publishes."""
+        return self._name
+
+    def register_payload_type(self, name: str, kind: Any) -> None:
+        """Tie a payload type's name to a class: a pydantic model, dataclass, TypedDict, anything that a pydantic
+        `TypeAdapter` takes. Payloads of that type are validated into it; publishing an instance names the type.
+
+        Raises `PayloadTypeError` if the name is registered already.
+        """
+        self._types.register(name, kind)
+
+    def stats(self) -> Statistics:
+        """What the writer and this process's subscriptions counted, and how far each is behind."""
+        return gather(self._attachment, self._subscriptions.values())
+
+    # ---- publishing
+
+    def publish(
+        self,
+        channel: str,
+        payload: Any,
+        *,
+        payload_type: str | None = None,
+        correlation_id: str | None = None,
+        service_name: str | None = None,
+        sync: bool | None = None,
+        timeout: float | None = None,
+    ) -> str:
+        """Publish one message and return its id.
+
+        Strict (the default): returns when the message is on the device. Periodic: when it is in memory that outlives
+        every process; ``sync=True`` waits for the device all the same. ``timeout`` is in seconds.
+
+        Raises `ChannelNameError`, `ReservedChannelError`, `PayloadError`, `PayloadTypeError`, `MessageTooLarge`,
+        `PublishTimeout` (it may still be committed), `PublishRefused`, `WriterUnavailable`, `ClosedError`.
+        """
+        return self._publisher.publish(
+            channel, payload, payload_type, correlation_id, service_name, sync, timeout
+        )
+
+    def publish_batch(
+        self,
+        channel: str,
+        payloads: Iterable[Any],
+        *,
+        payload_type: str | None = None,
+        correlation_id: str | None = None,
+        service_name: str | None = None,
+        sync: bool | None = None,
+        timeout: float | None = None,
+    ) -> list[str]:
+        """Publish several messages to one channel in one transaction and return their ids. Raises as `publish`."""
+        return self._publisher.publish_batch(
+            channel, payloads, payload_type, correlation_id, service_name, sync, timeout
+        )
+
+    @contextlib.contextmanager
+    def atomic(self, *, timeout: float | None = None) -> Iterator[Transaction]:
+        """Publish to any channels, all or none, across a power cut too.
+
+        The messages are committed, synced, when the block ends; an exception in it publishes nothing. Raises
+        `AtomicError` inside another ``atomic()`` or an exactly-once handler, and what `publish` raises.
+        """
+        outbox, inside = begin_atomic(self._publisher)
+        token = handling.set(inside)
+        try:
+            yield Transaction(self._publisher)
+        except BaseException:
+            outbox.open = False
+            raise
+        finally:
+            handling.reset(token)
+        self._publisher.commit_outbox(outbox, timeout)
+
+    # ---- subscribing
+
+    @overload
+    def subscribe(
+        self, channel: str, id: str, handler: Handler, *, start: Start = ..., max_retries: int | None = ...,
+        retry_backoff: tuple[float, float] | None = ..., max_age: float | timedelta | None = ...,
+        exactly_once: bool = ..., require_type: bool = ...,
+    ) -> Handler: ...
+
+    @overload
+    def subscribe(
+        self, channel: str, id: str, handler: None = None, *, start: Start = ..., max_retries: int | None = ...,
+        retry_backoff: tuple[float, float] | None = ..., max_age: float | timedelta | None = ...,
+        exactly_once: bool = ..., require_type: bool = ...,
+    ) -> Callable[[Handler], Handler]: ...
+
+    def subscribe(
+        self,
+        channel: str,
+        id: str,
+        handler: Handler | None = None,
+        *,
+        start: Start = "latest",
+        max_retries: int | None = None,
+        retry_backoff: tuple[float, float] | None = None,
+        max_age: float | timedelta | None = None,
+        exactly_once: bool = False,
+        require_type: bool = False,
+    ) -> Handler | Callable[[Handler], Handler]:
+        """Handle the messages of a channel, one at a time, in order; a call or a decorator.
+
+        ``id`` names the subscriber: it resumes where it stopped, in whatever process. ``handler`` takes a `Message`
+        and is a function or a coroutine function. If it raises, the message is tried again after
+        ``retry_backoff`` = (first, longest) seconds, ``max_retries`` times, then it goes to the dead-letter channel;
+        `RetryLater` pauses instead. ``start`` counts for a new id: ``"latest"``, ``"earliest"``, an offset or a
+        `datetime`. Older messages than ``max_age`` (seconds) are passed over at the start. With ``exactly_once`` what
+        the handler publishes and the move of the offset commit together. With ``require_type`` payloads of
+        unregistered types go to the dead letters; otherwise they arrive as plain JSON.
+
+        Raises `ChannelNameError`, `SubscriberIdError`, `SubscriberBusy`, `OffsetDamaged`, `WriterUnavailable`.
+        """
+        check_channel(channel)
+        check_subscriber_id(id)
+        options = SubscribeOptions(
+            self._policy(max_retries, retry_backoff),
+            _checked_start(start),
+            max_age.total_seconds() if isinstance(max_age, timedelta) else max_age,
+            exactly_once,
+            require_type,
+        )
+        if handler is None:
+            return lambda given: self._open(channel, id, given, options)
+        return self._open(channel, id, handler, options)
+
+    def _policy(self, max_retries: int | None, retry_backoff: tuple[float, float] | None) -> RetryPolicy:
+        defaults = self._settings.subscribers
+        retries = defaults.max_retries if max_retries is None else max_retries
+        if retries < 0:
+            raise ValueError(f"max_retries is 0 or more, not {max_retries}")
+        if retry_backoff is None:
+            return RetryPolicy(retries, defaults.retry_backoff_base_ms, defaults.retry_backoff_max_ms)
+        first_s, longest_s = retry_backoff
+        if not 0 < first_s <= longest_s:
+            raise ValueError(f"retry_backoff is (first, longest) in seconds, 0 < first <= longest, not {retry_backoff}")
+        return RetryPolicy(retries, max(1, round(first_s * 1000)), max(1, round(longest_s * 1000)))
+
+    def _open(self, channel: str, id: str, handler: Handler, options: SubscribeOptions) -> Handler:
+        kind = ExactlyOnceSubscription if options.exactly_once else Subscription
+        subscription = kind(self._attachment, self._types, channel, id, self._invoker(handler), options)
+        if isinstance(subscription, ExactlyOnceSubscription):
+            subscription.publisher = self._publisher
+        with self._lock:
+            if self._closed:
+                raise ClosedError("this messenger is closed")
+            if (channel, id) in self._subscriptions:
+                raise SubscriberBusy(f"this messenger handles channel {channel!r} as subscriber {id!r} already")
+            self._subscriptions[channel, id] = subscription
+        try:
+            subscription.open()
+        except BaseException:
+            with self._lock:
+                self._subscriptions.pop((channel, id), None)
+            raise
+        subscription.start()
+        return handler
+
+    def _invoker(self, handler: Callable[..., Any]) -> Callable[[Any], object]:
+        return invoker(handler)
+
+    def unsubscribe(self, channel: str, id: str, *, timeout: float | None = CLOSE_TIMEOUT_S) -> None:
+        """End a subscription of this messenger and forget its offset: the next one under this id begins anew.
+
+        Waits for the handler that runs. Raises `KeyError` if there is no such subscription, `PublishTimeout`.
+        """
+        with self._lock:
+            subscription = self._subscriptions.pop((channel, id))
+        subscription.stop()
+        subscription.join(timeout)
+        subscription.close(forget=True)
+
+    # ---- the end
+
+    def run(self) -> None:
+        """Block until SIGINT or SIGTERM, then close. Called in the main thread."""
+        stop = threading.Lock()
+        stop.acquire()
+
+        def on_signal(_number: int, _frame: object) -> None:
+            with contextlib.suppress(RuntimeError):
+                stop.release()
+
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            stop.acquire()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self.close()
+
+    def close(self, timeout: float = CLOSE_TIMEOUT_S) -> None:
+        """Stop the subscriptions, wait until all is committed and offsets stand in their files. May be repeated.
+
+        What is not done within ``timeout`` seconds (a full disk) is logged and left to the writer, which goes on with
+        it; nothing is lost.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            subscriptions = list(self._subscriptions.values())
+        deadline = time.monotonic() + timeout
+        if not self._attachment.orphaned:
+            self._close_subscriptions(subscriptions, deadline)
+            self._report_refusals()
+            if not self._attachment.close(max(0.0, deadline - time.monotonic())):
+                self._log.warning("%s: closed before all was committed; the writer goes on with it",
+                                  self._settings.storage.data_dir)
+        with contextlib.suppress(ValueError):
+            _messengers.remove(self)
+
+    def _close_subscriptions(self, subscriptions: list[Subscription], deadline: float) -> None:
+        for subscription in subscriptions:
+            subscription.stop()
+        for subscription in subscriptions:
+            if not subscription.join(max(0.0, deadline - time.monotonic())):
+                self._log.warning(
+                    "%s/%s: its handler still runs; its message comes again", subscription.channel, subscription.id
+                )
+                continue
+            try:
+                subscription.close(deadline=deadline)
+            except KeyopError as error:
+                self._log.warning("%s/%s: %s", subscription.channel, subscription.id, error)
+
+    def _report_refusals(self) -> None:
+        """Periodic publishes return before the writer can refuse them: these refusals are logged."""
+        for _position, code, value in self._attachment.unclaimed_refusals():
+            self._log.error("a message that publish had accepted was refused: code %d, value %d", code, value)
+
+    def _orphan(self) -> None:
+        self._subscriptions.clear()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self._subscriptions)} subscriptions"
+        return f"<{type(self).__module__}.Messenger {self._settings.storage.data_dir!r}: {state}>"
+
+
+def _checked_start(start: Start) -> Start:
+    if isinstance(start, str) and start not in ("latest", "earliest"):
+        raise ValueError(f'start is "latest", "earliest", an offset or a datetime, not {start!r}')
+    if isinstance(start, int) and start < 0:
+        raise ValueError(f"an offset is 0 or more, not {start}")
+    return start
+
+
+_messengers: list[Messenger] = []
+
+
+def _after_fork_in_child() -> None:
+    """A child keeps the messenger for publishing; the parent's subscriptions stay the parent's."""
+    for messenger in _messengers:
+        messenger._orphan()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+__all__ = ["CLOSE_TIMEOUT_S", "Messenger", "Transaction"]

@@ -1,0 +1,442 @@
+"""One subscriber of one channel: a thread that reads, runs the handler, and keeps the cursor.
+
+The cursor and the attempt about to begin are stored in the slot before each run of the handler, with one store: after
+a kill the next process goes on exactly there. The file is the writer's business.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from keyop import entry
+from keyop.attachment.attachment import Attachment
+from keyop.dead_letter import encode_dead_letter
+from keyop.envelope import BadLine, Envelope, Fault, decode_line, decode_line_raw, line_ts_ns
+from keyop.errors import KeyopError, RetryLater
+from keyop.handling import Handling, handling
+from keyop.ipc.layout import SLOT_COUNTER_NAMES
+from keyop.message import Message
+from keyop.names import dead_letter_channel, is_dead_letter
+from keyop.payload_types import PayloadTypes
+from keyop.storage.segment_reader import Batch, SegmentReader, first_offset_since
+from keyop.subscriber.delivery import Advance, Answer, DeadLetter, Delivery, Run, Stay, Wait
+from keyop.subscriber.options import SubscribeOptions
+from keyop.subscriber.tail import Tail
+
+_log = logging.getLogger("keyop.subscriber")
+
+# A line that does not parse is looked at again after this; further from the end than that it is what it is.
+_SECOND_LOOK_S = 0.01
+_SETTLED_BYTES = 1 << 20
+_TROUBLE_WAIT_S = 0.5
+
+Invoke = Callable[[Message[Any]], object]
+
+
+class Stopped(Exception):
+    """The subscription is to end; the message under way comes again."""
+
+
+class Subscription:
+    """A durable subscriber. `open` and `start` it, `stop` it; it logs what it passes over and counts it."""
+
+    def __init__(
+        self,
+        attachment: Attachment,
+        types: PayloadTypes,
+        channel: str,
+        id: str,
+        invoke: Invoke,
+        options: SubscribeOptions,
+    ) -> None:
+        self.channel = channel
+        self.id = id
+        self.totals = dict.fromkeys(SLOT_COUNTER_NAMES, 0)
+        self._attachment = attachment
+        self._types = types
+        self._invoke = invoke
+        self._options = options
+        self._key = (channel.encode(), id.encode())
+        self._delivery = Delivery(options.policy, dead_letters=not is_dead_letter(channel))
+        self._handling = Handling()
+        self._stopping = False
+        self._moves = 0
+        self._offset = 0
+        # A predecessor's attempts at a message, and where that lies.
+        self._carried = (0, 0)
+        # What the final store is to say of the message under way.
+        self._left_attempts = 0
+        self._thread: threading.Thread | None = None
+
+    # ---- opening
+
+    def open(self) -> None:
+        """Have the writer grant the subscription. Raises `SubscriberBusy`, `OffsetDamaged`, `WriterUnavailable`."""
+        flags = entry.EXACTLY_ONCE if self._options.exactly_once else 0
+        self._generation = self._attachment.generation
+        self._slot = self._attachment.take_slot(*self._key, flags)
+        try:
+            opening = entry.OPENING.pack(0, 1, self._slot.index)
+            start = self._start_offset()
+            if start is None:
+                flags |= entry.AT_LATEST
+            item = entry.encode(entry.OPEN, *self._key, flags=flags, value=start or 0, data=opening)
+            offset, moves, attempts, attempts_offset = self._attachment.transact(_transaction(0, item), self.channel)
+        except BaseException:
+            self._slot.vacate()
+            raise
+        self._offset, self._moves = offset, moves
+        self._carried = (attempts_offset, attempts)
+        self._store = self._slot.cursor_writer()
+        self._move(offset, attempts if attempts_offset == offset else 0)
+        self._slot.grant()
+        self._tail = Tail(self._attachment, self.channel, offset, self._count_skipped, self._count_damaged)
+        self._pass_over_old()
+
+    def _start_offset(self) -> int | None:
+        """Where a new id begins; None: at the end, which only the writer knows."""
+        start = self._options.start
+        if start == "latest" or self._attachment.directory.offset_file(self.channel, self.id).exists():
+            return None
+        if start == "earliest":
+            return 0
+        if isinstance(start, datetime):
+            return first_offset_since(self._attachment.directory.channel(self.channel), _ns(start), line_ts_ns)
+        assert isinstance(start, int)
+        return start
+
+    def _pass_over_old(self) -> None:
+        if self._options.max_age_s is None:
+            return
+        cutoff_ns = time.time_ns() - int(self._options.max_age_s * 1e9)
+        directory = self._attachment.directory.channel(self.channel)
+        offset = first_offset_since(directory, cutoff_ns, line_ts_ns, self._offset)
+        if offset > self._offset:
+            skipped = offset - self._offset
+            _log.info("%s/%s: %d bytes are older than max_age and passed over", self.channel, self.id, skipped)
+            self._count_skipped(skipped)
+            self._advance_to(offset)
+            self._tail.seek(offset)
+
+    def start(self) -> None:
+        """Begin to deliver, in a thread of its own."""
+        self._thread = threading.Thread(target=self._run, name=f"keyop-{self.channel}-{self.id}", daemon=True)
+        self._thread.start()
+
+    # ---- the loop
+
+    def _run(self) -> None:
+        handling.set(self._handling)
+        while not self._stopping:
+            try:
+                self._deliver()
+            except Stopped:
+                break
+            except (OSError, KeyopError) as error:
+                _log.error("%s/%s: delivery waits: %s", self.channel, self.id, error)
+                self._begin_again()
+            except Exception:
+                _log.exception("%s/%s: delivery waits", self.channel, self.id)
+                self._begin_again()
+
+    def _begin_again(self) -> None:
+        """After trouble: the message under way first, nothing of its batch is passed over."""
+        self._pause(_TROUBLE_WAIT_S)
+        self._tail.seek(self._offset)
+
+    def _deliver(self) -> None:
+        tail = self._tail
+        gate = self._attachment.data_gate
+        spin_us = self._attachment.settings.ipc.spin_us
+        spin = 0
+        while not self._stopping:
+            self._refresh_slot()
+            batch = tail.read()
+            if batch is not None:
+                self._handle_batch(batch)
+                spin = spin_us
+            else:
+                self._caught_up()
+                gate.wait(self._has_news, spin_us=spin)
+                spin = 0
+
+    def _has_news(self) -> bool:
+        return self._stopping or self._tail.news()
+
+    def _caught_up(self) -> None:
+        """All that is there was handled."""
+        if self._tail.offset > self._offset:
+            self._advance_to(self._tail.offset)  # the reader moved past something that cannot be delivered
+
+    def _handle_batch(self, batch: Batch) -> None:
+        """Deliver lines one after the other. The plain case, a first attempt that succeeds, is all in this loop."""
+        raw = bool(self._types) or self._options.require_type
+        decode = decode_line_raw if raw else decode_line
+        invoke, store, under_way = self._invoke, self._store, self._handling
+        offset = batch.start
+        handled = 0
+        carried_offset = self._carried[0] if self._carried[1] else -1
+        try:
+            for line in batch.lines:
+                envelope = decode(line)
+                if type(envelope) is BadLine or raw or offset == carried_offset:
+                    self._offset = offset
+                    self._handle_specially(line, offset, envelope, raw)
+                else:
+                    message = Message(envelope, envelope.payload, offset)  # type: ignore[arg-type, union-attr]
+                    under_way.message = message
+                    self._moves = moves = self._moves + 1
+                    store(moves, offset, 1)
+                    self._offset = offset
+                    try:
+                        invoke(message)
+                    except BaseException as error:
+                        self._try_again(message, line, error)
+                    else:
+                        handled += 1
+                offset += len(line) + 1
+                self._offset = offset
+                if self._stopping:
+                    break
+        finally:
+            under_way.message = None
+            self._move(self._offset, self._left_attempts)
+            self._left_attempts = 0
+            self._count("handled", handled)
+
+    def _handle_specially(self, line: bytes, offset: int, envelope: Envelope | BadLine, raw: bool) -> None:
+        """Lines that are damaged, payloads of registered types, and a message whose process died on it before."""
+        if isinstance(envelope, BadLine):
+            better = self._second_look(line, offset, envelope, raw)
+            if better is None:
+                return
+            envelope = better
+        answer: Answer = Run(1)
+        if self._carried[1] and offset == self._carried[0]:
+            answer = self._delivery.take_over(self._carried[1], time.monotonic())
+            self._carried = (0, 0)
+        message, undecodable = self._message(envelope, offset, raw)
+        if undecodable:
+            answer = self._delivery.undecodable(undecodable)
+        self._follow(answer, message, line)
+
+    def _message(self, envelope: Envelope, offset: int, raw: bool) -> tuple[Message[Any], str]:
+        """The message, or why its payload cannot be made into what the handler takes."""
+        if not raw:
+            return Message(envelope, envelope.payload, offset), ""
+        text = bytes(envelope.payload)
+        try:
+            known, payload = self._types.decode(envelope.payload_type, text)
+        except ValueError as error:
+            return Message(envelope, None, offset), f"the payload is not a valid {envelope.payload_type}: {error}"
+        if known:
+            return Message(envelope, payload, offset), ""
+        if self._options.require_type:
+            return Message(envelope, None, offset), f"payload type {envelope.payload_type!r} is not registered"
+        return Message(envelope, self._types.decode_plain(text), offset), ""
+
+    def _second_look(self, line: bytes, offset: int, bad: BadLine, raw: bool) -> Envelope | None:
+        """What to deliver of a line that is no good envelope, None for nothing."""
+        if bad.fault is Fault.DAMAGED and self._tail.offset - offset < _SETTLED_BYTES:
+            self._pause(_SECOND_LOOK_S)
+            line, again = self._reread(line, offset, raw)
+            if isinstance(again, Envelope):
+                return again
+            bad = again
+        if bad.fault is Fault.OTHER_VERSION:
+            _log.warning("%s: the record at offset %d is passed over: %s", self.channel, offset, bad.reason)
+            return None
+        self._count_damaged()
+        outcome = "its last whole envelope is delivered" if bad.envelope is not None else "it is passed over"
+        _log.warning("%s: the record at offset %d is damaged, %s: %s", self.channel, offset, outcome, bad.reason)
+        return bad.envelope
+
+    def _reread(self, line: bytes, offset: int, raw: bool) -> tuple[bytes, Envelope | BadLine]:
+        directory = self._attachment.directory.channel(self.channel)
+        reader = SegmentReader(directory, offset)
+        try:
+            batch = reader.read_batch()
+        finally:
+            reader.close()
+        if batch is not None and batch.start == offset and len(batch.lines[0]) == len(line):
+            line = batch.lines[0]
+        return line, (decode_line_raw if raw else decode_line)(line)
+
+    # ---- attempts
+
+    def _try_again(self, message: Message[Any], line: bytes, error: BaseException) -> None:
+        """The first attempt failed."""
+        self._follow(self._failed(error), message, line)
+
+    def _failed(self, error: BaseException) -> Answer:
+        now_s = time.monotonic()
+        if _asks_for_later(error):
+            self._count("deferred", 1)
+            self._move(self._offset, 0)
+            return self._delivery.retry_later(now_s)
+        self._count("failed", 1)
+        text = f"{type(error).__name__}: {error}"
+        _log.warning("%s/%s: attempt %d failed: %s", self.channel, self.id, self._delivery.attempt, text)
+        return self._delivery.failed(text, now_s)
+
+    def _follow(self, answer: Answer, message: Message[Any], line: bytes) -> None:
+        """Do what the state machine says until the message is done with. Raises `Stopped`."""
+        while not isinstance(answer, Advance):
+            if self._stopping:
+                self._leave_attempts(self._delivery.stop())
+            if isinstance(answer, Run):
+                answer = self._attempt(answer.attempt, message)
+            elif isinstance(answer, Wait):
+                answer = self._wait(answer)
+            elif isinstance(answer, DeadLetter):
+                answer = self._dead_letter(answer, message, line)
+            else:
+                self._leave_attempts(answer)
+        if answer.given_up:
+            self._count("failed", 1)
+            _log.error("%s/%s: %s given up: %s", self.channel, self.id, message.id, answer.given_up)
+
+    def _leave_attempts(self, stay: Stay) -> None:
+        self._left_attempts = stay.attempts
+        raise Stopped
+
+    def _attempt(self, attempt: int, message: Message[Any]) -> Answer:
+        message = message.again(attempt)
+        self._handling.message = message
+        self._move(self._offset, attempt)
+        try:
+            self._invoke(message)
+        except BaseException as error:
+            return self._failed(error)
+        self._count("handled", 1)
+        return self._delivery.succeeded()
+
+    def _wait(self, wait: Wait) -> Answer:
+        grown = self._tail.grown
+
+        def over() -> bool:
+            return self._stopping or (wait.or_news and grown())
+
+        came = self._attachment.data_gate.wait(over, wait.until_s)
+        if self._stopping:
+            return self._delivery.stop()
+        return self._delivery.waited(time.monotonic(), news=came and wait.or_news)
+
+    def _dead_letter(self, letter: DeadLetter, message: Message[Any], line: bytes) -> Answer:
+        """Commit the dead letter and the move behind its message in one transaction."""
+        _id, dead = encode_dead_letter(
+            self.channel,
+            line,
+            self._offset,
+            retries=letter.retries,
+            last_error=letter.last_error,
+            subscriber=self.id,
+            max_message_bytes=self._attachment.settings.storage.max_message_bytes,
+        )
+        channel = dead_letter_channel(self.channel)
+        behind = self._offset + len(line) + 1
+        append = entry.encode(entry.APPEND, channel.encode(), data=dead)
+        try:
+            self._commit_dead_letter(append, channel, behind)
+        except KeyopError as error:
+            _log.error("%s/%s: the dead letter waits: %s", self.channel, self.id, error)
+            return self._delivery.dead_letter_failed(time.monotonic())
+        self._offset = behind
+        self._move(behind, 0)
+        self._count("dead_lettered", 1)
+        _log.error("%s/%s: %s is a dead letter: %s", self.channel, self.id, message.id, letter.last_error)
+        return self._delivery.dead_lettered()
+
+    def _commit_dead_letter(self, append: bytes, channel: str, behind: int) -> None:
+        data = entry.CURSOR_MOVE.pack(self._offset, self._moves + 1)
+        move = entry.encode(entry.CURSOR, *self._key, value=behind, data=data)
+        self._attachment.transact(_transaction(entry.SYNC, append + move), channel)
+
+    # ---- cursor and counters
+
+    def _move(self, offset: int, attempts: int) -> None:
+        self._moves += 1
+        self._store(self._moves, offset, attempts)
+
+    def _advance_to(self, offset: int) -> None:
+        self._offset = offset
+        self._move(offset, 0)
+
+    def _refresh_slot(self) -> None:
+        """Shared memory may have been made anew under this subscription."""
+        if self._attachment.generation != self._generation:
+            self._generation = self._attachment.generation
+            self._slot = self._attachment.slot(self._slot.index)
+            self._store = self._slot.cursor_writer()
+            self._move(self._offset, 0)
+
+    def _count(self, name: str, more: int) -> None:
+        if more:
+            self.totals[name] = total = self.totals[name] + more
+            self._slot.count(name, total)
+
+    def _count_skipped(self, skipped_bytes: int) -> None:
+        self._count("skipped_bytes", skipped_bytes)
+
+    def _count_damaged(self) -> None:
+        self._count("damaged", 1)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait a moment, or until stopped."""
+        self._attachment.data_gate.wait(lambda: self._stopping, time.monotonic() + seconds)
+
+    # ---- the end
+
+    @property
+    def offset(self) -> int:
+        """Where the next message begins, in bytes."""
+        return self._offset
+
+    def stop(self) -> None:
+        """Ask the thread to end after the message under way."""
+        self._stopping = True
+        self._attachment.data_gate.knock()
+
+    def join(self, timeout_s: float | None) -> bool:
+        """Wait for the thread; whether it has ended."""
+        if self._thread is None or self._thread is threading.current_thread():
+            return True
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def close(self, *, forget: bool = False, deadline: float | None = None) -> None:
+        """Give the subscription back to the writer, with its last word; ``forget`` deletes its offset.
+
+        The thread has ended. Raises `PublishTimeout` if the writer does not commit it in time.
+        """
+        kind = entry.FORGET if forget else entry.CLOSE
+        try:
+            item = entry.encode(kind, *self._key, value=self._slot.index)
+            self._attachment.transact(_transaction(0, item), self.channel, deadline)
+        finally:
+            self._slot.vacate()
+            self._tail.close()
+
+
+def _asks_for_later(error: BaseException | None) -> bool:
+    """Whether this is `RetryLater`, or was raised because of one."""
+    while error is not None:
+        if isinstance(error, RetryLater):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _transaction(flags: int, entries: bytes) -> bytes:
+    return entry.TRANSACTION.pack(flags) + entries
+
+
+def _ns(time_: datetime) -> int:
+    """Nanoseconds since 1970; a time without a zone is local."""
+    moment = time_.astimezone(UTC)
+    return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000

@@ -1,0 +1,88 @@
+"""A subscriber's eye on its channel: whole lines as they come, and a wait for news that costs nothing while idle."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from keyop.attachment.attachment import Attachment
+from keyop.storage.segment_reader import Batch, Event, SegmentReader
+
+_log = logging.getLogger("keyop.subscriber")
+
+
+class Tail:
+    """Reads one channel for one subscription. ``on_skipped(bytes)`` and ``on_damaged()`` count what is passed over."""
+
+    def __init__(
+        self,
+        attachment: Attachment,
+        channel: str,
+        offset: int,
+        on_skipped: Callable[[int], None],
+        on_damaged: Callable[[], None],
+    ) -> None:
+        self._attachment = attachment
+        self._channel = channel
+        self._name = channel.encode()
+        self._directory = attachment.directory.channel(channel)
+        self._reader = SegmentReader(self._directory, offset)
+        self._on_skipped = on_skipped
+        self._on_damaged = on_damaged
+        self._board: object = None
+        self._place: int | None = None
+        self._seen_end: int | None = -1
+        self._ticks = -1
+
+    @property
+    def offset(self) -> int:
+        """Where the next line begins."""
+        return self._reader.offset
+
+    def seek(self, offset: int) -> None:
+        """Go on reading elsewhere."""
+        self._reader.close()
+        self._reader.offset = offset
+
+    def read(self) -> Batch | None:
+        """The next whole lines; None if there are none now. Raises `OSError`."""
+        self._look()
+        batch = self._reader.read_batch(relist=self._relist)
+        if self._reader.events:
+            self._report()
+        return batch
+
+    def _look(self) -> None:
+        """Remember what the board and the tick say, before reading: what changes later is news."""
+        ticks = self._attachment.ticks
+        self._relist = ticks != self._ticks
+        self._ticks = ticks
+        self._seen_end = self._board_end()
+
+    def _board_end(self) -> int | None:
+        board = self._attachment.board
+        if board is not self._board or self._place is None:
+            self._board = board
+            self._place = board.find(self._name)
+        return board.end(self._place) if self._place is not None else None
+
+    def grown(self) -> bool:
+        """Whether the channel has grown since the last read, by what the board says."""
+        return self._board_end() != self._seen_end
+
+    def news(self) -> bool:
+        """Whether there is reason to read: it has grown, or a tick has passed, in case the board is wrong."""
+        return self._board_end() != self._seen_end or self._attachment.ticks != self._ticks
+
+    def _report(self) -> None:
+        for event in self._reader.events:
+            _log.warning("%s", event)
+            if event.event is Event.OVERSIZED or event.event is Event.TORN:
+                self._on_damaged()
+            elif event.event is not Event.FOREIGN and event.to_offset > event.from_offset:
+                self._on_skipped(event.to_offset - event.from_offset)
+        self._reader.events.clear()
+
+    def close(self) -> None:
+        """Give the descriptor up."""
+        self._reader.close()
