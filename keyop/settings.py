@@ -307,15 +307,15 @@ def host_and_port(address: str) -> tuple[str, int]:
 
     Raises ValueError.
     """
+    if any(sign in address for sign in "/@ \t\n"):
+        raise ValueError(f"{address!r} is not an address, such as hub.example:{DEFAULT_PORT} (without ws:// or path)")
     host, colon, port = address.rpartition(":")
     if not colon or address.endswith("]"):
         host, port = address, str(DEFAULT_PORT)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    elif ":" in host:
+    elif any(sign in host for sign in ":[]"):
         raise ValueError(f"{address!r} is not an address: an IPv6 address stands in brackets, [::1]:{DEFAULT_PORT}")
-    if any(sign in host for sign in "/[]@ \t\n"):
-        raise ValueError(f"{address!r} is not an address, such as hub.example:{DEFAULT_PORT} (without ws:// or path)")
     if not (port.isascii() and port.isdecimal() and int(port) <= 65_535):
         raise ValueError(f"{address!r} is not an address: the port is a number up to 65535")
     return host, int(port)
