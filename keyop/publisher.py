@@ -26,7 +26,7 @@ class Publisher:
 
     def __init__(self, attachment: Attachment, types: PayloadTypes, origin: str, *, always_sync: bool) -> None:
         """``always_sync``: this process asked for strict publishing itself, whatever the writer's mode."""
-        self._attachment = attachment
+        self.attachment = attachment
         self._types = types
         self._encoder = EnvelopeEncoder(origin)
         self._max_message_bytes = attachment.settings.storage.max_message_bytes
@@ -46,14 +46,11 @@ class Publisher:
         timeout: float | None,
     ) -> str:
         """Publish one message and return its id: strict, when it is on the device; periodic, when it is handed over."""
-        message_id, name, line = self._envelope(channel, payload, payload_type, correlation_id, service_name)
-        under_way = handling.get()
-        if under_way is not None and under_way.outbox is not None:
-            under_way.outbox.add(self, _pack_entry(APPEND, len(name), 0, 0, len(line), 0) + name + line)
-            return message_id
-        must_sync = self._always_sync if sync is None else sync
-        transaction = _pack_single(SYNC if must_sync else 0, APPEND, len(name), 0, 0, len(line), 0) + name + line
-        self._commit(transaction, channel, must_sync, timeout)
+        message_id, transaction, must_sync = self.prepare(
+            channel, payload, payload_type, correlation_id, service_name, sync
+        )
+        if transaction is not None:
+            self._commit(transaction, channel, must_sync, timeout)
         return message_id
 
     def publish_batch(
@@ -67,53 +64,75 @@ class Publisher:
         timeout: float | None,
     ) -> list[str]:
         """Publish several messages to one channel in one transaction; their ids, in order."""
-        ids = []
-        lines = []
-        name = b""
-        for payload in payloads:
-            message_id, name, line = self._envelope(channel, payload, payload_type, correlation_id, service_name)
-            ids.append(message_id)
-            lines.append(line)
-        if not ids:
-            check_publish_channel(channel)
-            return ids
-        body = entry.encode(APPEND, name, data=b"".join(lines))
-        under_way = handling.get()
-        if under_way is not None and under_way.outbox is not None:
-            under_way.outbox.add(self, body)
-            return ids
-        must_sync = self._always_sync if sync is None else sync
-        self._commit(entry.TRANSACTION.pack(SYNC if must_sync else 0) + body, channel, must_sync, timeout)
+        ids, transaction, must_sync = self.prepare_batch(
+            channel, payloads, payload_type, correlation_id, service_name, sync
+        )
+        if transaction is not None:
+            self._commit(transaction, channel, must_sync, timeout)
         return ids
 
-    def start(
-        self, channel: str, payload: Any, payload_type: str | None, correlation_id: str | None, service_name: str | None,
-        sync: bool | None, deadline: float | None,
-    ) -> tuple[str, int, bool]:
-        """Hand one message over without waiting: its id, its position, and whether it has to be waited for.
+    def commit_outbox(self, outbox: Outbox, timeout: float | None) -> None:
+        """Commit what an ``atomic()`` block collected, synced in every mode."""
+        transaction = self.outbox_transaction(outbox)
+        if transaction is not None:
+            self._commit(transaction, "", True, timeout)
 
-        Position -1: it went into the transaction under way.
+    # ---- making transactions
+
+    def prepare(
+        self,
+        channel: str,
+        payload: Any,
+        payload_type: str | None,
+        correlation_id: str | None,
+        service_name: str | None,
+        sync: bool | None,
+    ) -> tuple[str, bytes | None, bool]:
+        """A message as a transaction: (its id, the transaction, whether it must be synced).
+
+        No transaction: the message joined the one under way, of ``atomic()`` or of an exactly-once handler.
         """
         message_id, name, line = self._envelope(channel, payload, payload_type, correlation_id, service_name)
         under_way = handling.get()
         if under_way is not None and under_way.outbox is not None:
             under_way.outbox.add(self, _pack_entry(APPEND, len(name), 0, 0, len(line), 0) + name + line)
-            return message_id, -1, False
+            return message_id, None, False
         must_sync = self._always_sync if sync is None else sync
-        transaction = _pack_single(SYNC if must_sync else 0, APPEND, len(name), 0, 0, len(line), 0) + name + line
-        position = self._attachment.send(transaction, deadline)
-        return message_id, position, must_sync or channel not in self._proven or not self._attachment.accepted(position)
+        head = _pack_single(SYNC if must_sync else 0, APPEND, len(name), 0, 0, len(line), 0)
+        return message_id, head + name + line, must_sync
 
-    def committed(self, position: int, channel: str) -> None:
-        """What `start` handed over is committed: raises its refusal."""
-        self._attachment.replies.of(position, channel)
-        self._proven.add(channel)
+    def prepare_batch(
+        self,
+        channel: str,
+        payloads: Iterable[Any],
+        payload_type: str | None,
+        correlation_id: str | None,
+        service_name: str | None,
+        sync: bool | None,
+    ) -> tuple[list[str], bytes | None, bool]:
+        """Several messages as one transaction, like `prepare`."""
+        ids = []
+        lines = []
+        name = check_publish_channel(channel).encode()
+        for payload in payloads:
+            message_id, name, line = self._envelope(channel, payload, payload_type, correlation_id, service_name)
+            ids.append(message_id)
+            lines.append(line)
+        if not ids:
+            return ids, None, False
+        body = entry.encode(APPEND, name, data=b"".join(lines))
+        under_way = handling.get()
+        if under_way is not None and under_way.outbox is not None:
+            under_way.outbox.add(self, body)
+            return ids, None, False
+        must_sync = self._always_sync if sync is None else sync
+        return ids, entry.TRANSACTION.pack(SYNC if must_sync else 0) + body, must_sync
 
-    def commit_outbox(self, outbox: Outbox, timeout: float | None) -> None:
-        """Commit what an ``atomic()`` block collected, synced in every mode."""
+    @staticmethod
+    def outbox_transaction(outbox: Outbox) -> bytes | None:
+        """What an outbox collected as one transaction; None if that is nothing."""
         outbox.open = False
-        if outbox.entries:
-            self._commit(entry.TRANSACTION.pack(SYNC) + b"".join(outbox.entries), "", True, timeout)
+        return entry.TRANSACTION.pack(SYNC) + b"".join(outbox.entries) if outbox.entries else None
 
     def _envelope(
         self, channel: str, payload: Any, payload_type: str | None, correlation_id: str | None, service_name: str | None
@@ -132,14 +151,24 @@ class Publisher:
             )
         return message_id, name, line
 
+    # ---- committing them
+
     def _commit(self, transaction: bytes, channel: str, must_sync: bool, timeout: float | None) -> None:
-        attachment = self._attachment
+        attachment = self.attachment
         deadline = None if timeout is None else time.monotonic() + timeout
         position = attachment.send(transaction, deadline)
-        if not must_sync and channel in self._proven and attachment.accepted(position):
+        if self.returns_early(position, channel, must_sync):
             return
         attachment.wait(position, deadline)
-        attachment.replies.of(position, channel)
+        self.committed(position, channel)
+
+    def returns_early(self, position: int, channel: str, must_sync: bool) -> bool:
+        """Whether a publish may return before the commit: periodic, and the writer has nothing against the channel."""
+        return not must_sync and channel in self._proven and self.attachment.accepted(position)
+
+    def committed(self, position: int, channel: str) -> None:
+        """The writer has taken the transaction: raises its refusal, if it was one."""
+        self.attachment.replies.of(position, channel)
         self._proven.add(channel)
 
 

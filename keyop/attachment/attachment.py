@@ -205,6 +205,20 @@ class Attachment:
             self._writer.post()  # type: ignore[union-attr]
         return position
 
+    def try_send(self, transaction: bytes) -> int | None:
+        """As `send`, but None where that would have to wait, spill, or look for a writer."""
+        if len(transaction) > MAX_PAYLOAD_BYTES or self._board_words[STATE] >= layout.CLOSING:
+            return None
+        with self._lock:
+            if self.closed:
+                raise ClosedError("this messenger is closed")
+            position = self._ring.put(transaction)
+        if position is not None:
+            self._fence()
+            if self._board_words[WRITER_ASLEEP]:
+                self._writer.post()  # type: ignore[union-attr]
+        return position
+
     def accepted(self, position: int) -> bool:
         """Whether a periodic publish may return now: the record is in memory that survives every process."""
         return bool(self._board_words[STATE] == layout.OPEN and self._board_words[layout.SYNC_INTERVAL_MS])

@@ -1,0 +1,357 @@
+"""The messenger for asyncio: the same names as `keyop.Messenger`, awaited.
+
+``publish`` returns when its message is committed; thousands may be in flight, which is how one process fills a group
+commit. Handlers that are coroutine functions run on the event loop, others in threads of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+from keyop.attachment.attachment import Attachment
+from keyop.errors import PublishTimeout
+from keyop.handling import handling
+from keyop.invoking import invoker, is_coroutine_function
+from keyop.messenger import CLOSE_TIMEOUT_S
+from keyop.messenger import Messenger as ThreadMessenger
+from keyop.publisher import Publisher, begin_atomic
+from keyop.settings import Settings
+from keyop.statistics import Statistics
+from keyop.subscriber.options import Start
+
+if TYPE_CHECKING:
+    from keyop.config import Config
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+__all__ = ["Messenger", "Transaction"]
+
+
+class _LoopMessenger(ThreadMessenger):
+    """A messenger whose coroutine handlers run on one event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, source: Any, name: str | None, logger: Any) -> None:
+        super().__init__(source, name=name, logger=logger)
+        self._loop = loop
+
+    def _invoker(self, handler: Callable[..., Any]) -> Callable[[Any], object]:
+        if not is_coroutine_function(handler):
+            return invoker(handler)
+        loop = self._loop
+        return lambda message: asyncio.run_coroutine_threadsafe(handler(message), loop).result()
+
+    @property
+    def publisher(self) -> Publisher:
+        return self._publisher
+
+    @property
+    def attachment(self) -> Attachment:
+        return self._attachment
+
+
+class _Acknowledgements:
+    """Futures of publishes in flight, resolved as the committed position passes them.
+
+    A thread waits for the writer's semaphore while there are any, and wakes the loop once for each group commit.
+    """
+
+    def __init__(self, attachment: Attachment, loop: asyncio.AbstractEventLoop) -> None:
+        self._attachment = attachment
+        self._loop = loop
+        self._pending: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._some = threading.Event()
+        self._woken = True
+        self._closed = False
+        threading.Thread(target=self._watch, name="keyop-acknowledge", daemon=True).start()
+
+    def future(self, position: int) -> asyncio.Future[None]:
+        """A future that is done when the position is committed."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._pending.append((position, future))
+        if self._woken:
+            self._woken = False
+            self._some.set()
+        return future
+
+    def resolve(self) -> None:
+        """On the loop: finish what is committed."""
+        pending = self._pending
+        is_committed = self._attachment.is_committed
+        while pending and is_committed(pending[0][0]):
+            future = pending.popleft()[1]
+            if not future.done():
+                future.set_result(None)
+        if pending:
+            self._some.set()
+        else:
+            self._woken = True
+
+    def _watch(self) -> None:
+        gate = self._attachment.commit_gate
+        while True:
+            self._some.wait()
+            self._some.clear()
+            if self._closed:
+                return
+            try:
+                position = self._pending[0][0]
+            except IndexError:
+                continue
+            gate.wait(lambda p=position: self._closed or self._attachment.is_committed(p))  # type: ignore[misc]
+            try:
+                self._loop.call_soon_threadsafe(self.resolve)
+            except RuntimeError:
+                return  # the loop is closed
+
+    def close(self) -> None:
+        self._closed = True
+        self._some.set()
+        self._attachment.commit_gate.knock()
+
+
+class Transaction:
+    """What ``async with messenger.atomic() as tx`` gives."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    async def publish(
+        self,
+        channel: str,
+        payload: Any,
+        *,
+        payload_type: str | None = None,
+        correlation_id: str | None = None,
+        service_name: str | None = None,
+    ) -> str:
+        """Add a message to the transaction and return its id. It is published when the block ends."""
+        return self._publisher.publish(channel, payload, payload_type, correlation_id, service_name, None, None)
+
+
+class Messenger:
+    """Durable publish/subscribe on one data directory, for asyncio. Use it in an ``async with`` block.
+
+    Arguments as for `keyop.Messenger`. It belongs to the event loop in which it was entered.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | Config | Settings | None = None,
+        *,
+        name: str | None = None,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        self._arguments = (source, name, logger)
+        self._types: list[tuple[str, Any]] = []
+        self._core: _LoopMessenger | None = None
+        self._starting: asyncio.Lock | None = None
+
+    async def start(self) -> Self:
+        """Attach; ``async with`` and the first publish do it by themselves. Raises as `keyop.Messenger`."""
+        if self._core is None:
+            if self._starting is None:
+                self._starting = asyncio.Lock()
+            async with self._starting:
+                if self._core is None:
+                    loop = asyncio.get_running_loop()
+                    core = await asyncio.to_thread(_LoopMessenger, loop, *self._arguments)
+                    self._enter(core, loop)
+        return self
+
+    def _enter(self, core: _LoopMessenger, loop: asyncio.AbstractEventLoop) -> None:
+        for name, kind in self._types:
+            core.register_payload_type(name, kind)
+        self._acknowledgements = _Acknowledgements(core.attachment, loop)
+        self._publisher = core.publisher
+        self._core = core
+
+    def _started(self) -> _LoopMessenger:
+        """The core; attached on the spot, blocking the loop for it, where nobody awaited `start` before."""
+        if self._core is None:
+            loop = asyncio.get_running_loop()
+            self._enter(_LoopMessenger(loop, *self._arguments), loop)
+        assert self._core is not None
+        return self._core
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # ---- who and what
+
+    @property
+    def instance_name(self) -> str:
+        """The ``origin`` of what this messenger publishes."""
+        return self._started().instance_name
+
+    def register_payload_type(self, name: str, kind: Any) -> None:
+        """As `keyop.Messenger.register_payload_type`."""
+        if self._core is None:
+            self._types.append((name, kind))
+        else:
+            self._core.register_payload_type(name, kind)
+
+    def stats(self) -> Statistics:
+        """As `keyop.Messenger.stats`."""
+        return self._started().stats()
+
+    # ---- publishing
+
+    async def publish(
+        self,
+        channel: str,
+        payload: Any,
+        *,
+        payload_type: str | None = None,
+        correlation_id: str | None = None,
+        service_name: str | None = None,
+        sync: bool | None = None,
+        timeout: float | None = None,
+    ) -> str:
+        """Publish one message and return its id when it is committed. Raises as `keyop.Messenger.publish`."""
+        if self._core is None:
+            await self.start()
+        message_id, transaction, must_sync = self._publisher.prepare(
+            channel, payload, payload_type, correlation_id, service_name, sync
+        )
+        if transaction is not None:
+            await self._commit(transaction, channel, must_sync, timeout)
+        return message_id
+
+    async def publish_batch(
+        self,
+        channel: str,
+        payloads: Iterable[Any],
+        *,
+        payload_type: str | None = None,
+        correlation_id: str | None = None,
+        service_name: str | None = None,
+        sync: bool | None = None,
+        timeout: float | None = None,
+    ) -> list[str]:
+        """Publish several messages to one channel in one transaction. Raises as `keyop.Messenger.publish_batch`."""
+        if self._core is None:
+            await self.start()
+        ids, transaction, must_sync = self._publisher.prepare_batch(
+            channel, payloads, payload_type, correlation_id, service_name, sync
+        )
+        if transaction is not None:
+            await self._commit(transaction, channel, must_sync, timeout)
+        return ids
+
+    async def _commit(self, transaction: bytes, channel: str, must_sync: bool, timeout: float | None) -> None:
+        attachment = self._publisher.attachment
+        deadline = None if timeout is None else time.monotonic() + timeout
+        position = attachment.try_send(transaction)
+        if position is None:
+            # The ring is full, the transaction is to be spilled, or the writer has to be found: that may block.
+            position = await asyncio.to_thread(attachment.send, transaction, deadline)
+        if self._publisher.returns_early(position, channel, must_sync):
+            return
+        future = self._acknowledgements.future(position)
+        if deadline is None:
+            await future
+        else:
+            try:
+                await asyncio.wait_for(future, max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                raise PublishTimeout(
+                    "not committed within the time limit; the message may still be committed later "
+                    f"(the writer is {attachment.writer_state()})"
+                ) from None
+        self._publisher.committed(position, channel)
+
+    @contextlib.asynccontextmanager
+    async def atomic(self, *, timeout: float | None = None) -> AsyncIterator[Transaction]:
+        """As `keyop.Messenger.atomic`, for ``async with``."""
+        await self.start()
+        outbox, inside = begin_atomic(self._publisher)
+        token = handling.set(inside)
+        try:
+            yield Transaction(self._publisher)
+        finally:
+            outbox.open = False
+            handling.reset(token)
+        transaction = self._publisher.outbox_transaction(outbox)
+        if transaction is not None:
+            await self._commit(transaction, "", True, timeout)
+
+    # ---- subscribing
+
+    @overload
+    def subscribe(
+        self, channel: str, id: str, handler: Handler, *, start: Start = ..., max_retries: int | None = ...,
+        retry_backoff: tuple[float, float] | None = ..., max_age: float | timedelta | None = ...,
+        exactly_once: bool = ..., require_type: bool = ...,
+    ) -> Coroutine[Any, Any, Handler]: ...
+
+    @overload
+    def subscribe(
+        self, channel: str, id: str, handler: None = None, *, start: Start = ..., max_retries: int | None = ...,
+        retry_backoff: tuple[float, float] | None = ..., max_age: float | timedelta | None = ...,
+        exactly_once: bool = ..., require_type: bool = ...,
+    ) -> Callable[[Handler], Handler]: ...
+
+    def subscribe(
+        self, channel: str, id: str, handler: Handler | None = None, **options: Any
+    ) -> Coroutine[Any, Any, Handler] | Callable[[Handler], Handler]:
+        """As `keyop.Messenger.subscribe`: ``await m.subscribe(channel, id, handler)``, or a decorator.
+
+        The decorator asks the writer on the spot: it blocks the loop for about a millisecond.
+        """
+        if handler is not None:
+            return self._subscribe(channel, id, handler, options)
+        return lambda given: self._started().subscribe(channel, id, given, **options)
+
+    async def _subscribe(self, channel: str, id: str, handler: Handler, options: dict[str, Any]) -> Handler:
+        await self.start()
+        core = self._started()
+        return await asyncio.to_thread(lambda: core.subscribe(channel, id, handler, **options))
+
+    async def unsubscribe(self, channel: str, id: str, *, timeout: float | None = CLOSE_TIMEOUT_S) -> None:
+        """As `keyop.Messenger.unsubscribe`."""
+        await asyncio.to_thread(lambda: self._started_or_fail(channel, id).unsubscribe(channel, id, timeout=timeout))
+
+    def _started_or_fail(self, channel: str, id: str) -> _LoopMessenger:
+        if self._core is None:
+            raise KeyError((channel, id))
+        return self._core
+
+    # ---- the end
+
+    async def run(self) -> None:
+        """Wait until SIGINT or SIGTERM, then close."""
+        await self.start()
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        try:
+            await stop.wait()
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+            await self.close()
+
+    async def close(self, timeout: float = CLOSE_TIMEOUT_S) -> None:
+        """As `keyop.Messenger.close`."""
+        if self._core is None:
+            return
+        await asyncio.to_thread(self._core.close, timeout)
+        self._acknowledgements.close()
+        self._acknowledgements.resolve()
