@@ -14,7 +14,6 @@ from pathlib import Path
 
 from benchmarks import device, drain, footprint, latency, publish, scale
 from benchmarks.contender import Contender
-from benchmarks.crew import CrewError
 from benchmarks.figure import Measurement, Room, Scale, Skipped
 from benchmarks.floor import Floor
 from benchmarks.machine import describe
@@ -122,14 +121,19 @@ def _measure(measurement: Measurement, repeat: int, place: Path, scale_: Scale, 
     except Skipped as reason:
         results.miss(measurement.name, measurement.contender, str(reason))
         outcome = f"skipped: {reason}"
-    except (CrewError, OSError, RuntimeError, ValueError, KeyError, TimeoutError, AttributeError) as error:
+    except Exception as error:
         # One that fails must not cost the others their hour.
-        results.miss(measurement.name, measurement.contender, f"failed: {str(error).strip().splitlines()[-1]}")
+        results.miss(measurement.name, measurement.contender, f"failed: {_last_line(error)}")
         outcome = f"failed: {error}"
     finally:
         shutil.rmtree(room.place, ignore_errors=True)
     took = time.monotonic() - began
     print(f"[{repeat + 1}] {measurement.contender:10} {outcome} ({took:.1f} s)", file=sys.stderr, flush=True)
+
+
+def _last_line(error: Exception) -> str:
+    """Of a traceback it is the one that says what happened."""
+    return str(error).strip().rpartition("\n")[2] or type(error).__name__
 
 
 def _print(json_to: str | None, machine: dict[str, str], contenders: list[Contender], results: Results) -> None:

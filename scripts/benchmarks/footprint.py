@@ -25,6 +25,7 @@ TITLES = {
     "footprint.idle.cpu": Title("CPU of an idle writer over 10 s, one process attached", "% of a core", 3),
     "footprint.idle.wake_ups": Title("wake-ups of an idle writer", "a second", 2),
     "footprint.import": Title("import keyop, beyond bare Python", "ms"),
+    "footprint.import.messenger": Title("from keyop import Messenger, beyond bare Python", "ms"),
     "footprint.first": Title("first message on disk, from process start, empty directory", "ms"),
 }
 
@@ -121,10 +122,11 @@ def _idle(room: Room, keyop: Keyop) -> Mapping[str, float]:
 
 def _import(room: Room) -> Mapping[str, float]:
     starts = room.scale(_STARTS, least=5)
-    # Once each, so that neither pays for compiling or for reading from the disk.
-    _start_ms("pass"), _start_ms("import keyop")
-    pairs = [(_start_ms("pass"), _start_ms("import keyop")) for _ in range(starts)]
-    return {"footprint.import": statistics.median(ours for _, ours in pairs) - statistics.median(b for b, _ in pairs)}
+    codes = ("pass", "import keyop", "from keyop import Messenger")
+    # The first round pays for compiling and for reading from the disk; only the others count.
+    rounds = [[_start_ms(code) for code in codes] for _ in range(1 + starts)][1:]
+    bare, package, messenger = (statistics.median(times) for times in zip(*rounds, strict=True))
+    return {"footprint.import": package - bare, "footprint.import.messenger": messenger - bare}
 
 
 def _start_ms(code: str) -> float:
