@@ -89,16 +89,18 @@ def _hub_address(value: str) -> str:
     return value
 
 
-def _negative_is_off(value: int) -> int:
-    return max(value, 0)
+_Number = TypeVar("_Number", int, float)
+
+
+def _negative_is_off(value: _Number) -> _Number:
+    return max(value, type(value)(0))
 
 
 Count = Annotated[int, Field(strict=True, ge=0, le=_MOST)]
 Milliseconds = Annotated[int, Field(strict=True, ge=0, le=_MOST_MS)]
 Signed = Annotated[int, Field(strict=True, ge=-_MOST, le=_MOST)]
-Limit = Annotated[int, Field(strict=True, ge=-_MOST, le=_MOST), AfterValidator(_negative_is_off)]
-Duration = Annotated[float, BeforeValidator(_seconds)]
-Age = Annotated[float, BeforeValidator(_seconds), AfterValidator(lambda seconds: max(seconds, 0.0))]
+Limit = Annotated[Signed, AfterValidator(_negative_is_off)]
+Duration = Annotated[float, BeforeValidator(_seconds), AfterValidator(_negative_is_off)]
 Fraction = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 FilePath = Annotated[str, BeforeValidator(_path), Field(strict=True)]
 ListenAddress = Annotated[StrictStr, AfterValidator(_address)]
@@ -150,7 +152,7 @@ class Storage(_Section):
     compaction_threshold_mb: Signed = _default.storage.compaction_threshold_mb
     dead_letter_compaction_threshold_mb: Signed = _default.storage.dead_letter_compaction_threshold_mb
     max_files: Annotated[Limit, _ZERO_COUNTS] = _default.storage.max_files
-    retention: Age = _default.storage.retention
+    retention: Duration = _default.storage.retention
     offset_flush_interval_ms: Milliseconds = _default.storage.offset_flush_interval_ms
     max_message_bytes: Annotated[int, Field(strict=True, ge=1_024, le=_LONGEST_MESSAGE_BYTES)] = (
         _default.storage.max_message_bytes
@@ -180,7 +182,7 @@ class Hub(_Section):
     enabled: StrictBool = _default.hub.enabled
     listen_addr: Annotated[ListenAddress, Field(validate_default=True)] = _default.hub.listen_addr
     allowed_peers: tuple[Peer, ...] = ()
-    fed_client_offset_ttl: Annotated[Age, _ZERO_COUNTS] = _default.hub.fed_client_offset_ttl
+    fed_client_offset_ttl: Annotated[Duration, _ZERO_COUNTS] = _default.hub.fed_client_offset_ttl
 
     @field_validator("listen_addr")
     @classmethod
@@ -271,7 +273,7 @@ class Ipc(_Section):
 class Writer(_Section):
     """Section ``writer``."""
 
-    idle_exit: Annotated[Age, _ZERO_COUNTS] = _default.writer.idle_exit
+    idle_exit: Annotated[Duration, _ZERO_COUNTS] = _default.writer.idle_exit
 
 
 class Config(BaseSettings):
@@ -283,8 +285,7 @@ class Config(BaseSettings):
     Raises ConfigError with one line for each fault: where it stands, key, value, and what is allowed.
     """
 
-    # Without this, a key `model_...` would be refused with a warning of pydantic's instead of a line of ours.
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
     name: StrictStr = ""
     storage: Storage
@@ -526,19 +527,27 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
         if not isinstance(node, yaml.MappingNode):
             raise yaml.constructor.ConstructorError(None, None, "must hold keys and values", node.start_mark)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be text", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands here twice", key.start_mark)
-            seen.add(key.value)
-        self.flatten_mapping(node)
+        _refuse_repeated(node)
+        self.flatten_mapping(node)  # after the look for repeated keys: those beside `<<` may repeat what it brings
+        if not all(isinstance(key, yaml.ScalarNode) for key, _ in node.value):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be text", node.start_mark)
         return {key.value: self.construct_object(value, deep) for key, value in node.value}
 
 
-# A date is text, as for Go where text is expected; PyYAML's own constructor fails with an AttributeError on some.
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda loader, node: loader.construct_scalar(node))
+def _refuse_repeated(node: yaml.MappingNode) -> None:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands here twice", key.start_mark)
+        seen.add(str(key.value))
+
+
+def _date(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    """A date stays text, as in Go where text is expected; PyYAML fails with an AttributeError on some."""
+    return loader.construct_scalar(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _date)
 
 
 def _lines_of(node: yaml.Node | None, at: _Place) -> Iterator[tuple[_Place, int]]:
@@ -597,6 +606,7 @@ _RULES = {
     "bool_type": "must be true or false, without quotes",
     "string_type": "must be text; put it in quotes",
     "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
     "tuple_type": "must be a list",
     "model_type": "must hold keys and their values",
     "finite_number": "must be a finite number",
