@@ -45,6 +45,11 @@ def encode_payload(payload: Any) -> bytes:
     return text
 
 
+def decode_json(text: bytes) -> Any:
+    """Parse JSON. Raises `ValueError`."""
+    return _decode(text)
+
+
 def quote(text: str, what: str = "text") -> bytes:
     """Spell `text` as a JSON string. Raises PayloadError, naming it `what`, if it is no string or not Unicode."""
     if not isinstance(text, str):
@@ -103,7 +108,7 @@ def _not_json(kind: type) -> PayloadError:
 
 if HAVE_MSGSPEC:
     _encode = msgspec.json.Encoder(enc_hook=_plain).encode
-    decode_json = msgspec.json.Decoder().decode
+    _decode = msgspec.json.Decoder().decode
 
     def _builtins(value: Any) -> Any:
         return msgspec.to_builtins(value, enc_hook=_plain_for_looking)
@@ -113,10 +118,7 @@ if HAVE_MSGSPEC:
         return None if isinstance(value, msgspec.Raw) else _plain(value)
 
 else:
-    def decode_json(text: bytes) -> Any:
-        """Parse JSON."""
-        return json.loads(text)
-
+    _decode = json.loads
     _encode_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode
 
     def _encode(value: Any, /) -> bytes:

@@ -11,6 +11,7 @@ from keyop.errors import WriterUnavailable
 from keyop.ipc import lease
 from keyop.settings import Settings
 from keyop.storage.directory import DataDirectory
+from keyop.writer_options import WriterOptions
 
 if TYPE_CHECKING:
     import subprocess
@@ -24,7 +25,9 @@ class WriterSpawner:
 
     def __init__(self, directory: DataDirectory, settings: Settings) -> None:
         self._directory = directory
-        self._settings = settings
+        options = WriterOptions.from_settings(settings)
+        options.data_dir = str(directory.path)
+        self._options = options.to_arguments()
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -60,8 +63,7 @@ class WriterSpawner:
         fresh = path.exists() and path.stat().st_size > _MAX_LOG_BYTES
         with path.open("wb" if fresh else "ab") as log:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "keyop.writer", "on_demand=1", f"turn_fd={turn_fd}",
-                 f"settings={self._settings.to_json()}"],
+                [sys.executable, "-m", "keyop.writer", "on_demand=1", f"turn_fd={turn_fd}", *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -6,12 +6,14 @@ bind mounts of a directory are one directory, two copies of it are two. They sta
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 PREFIX = "/keyop-"
 _KEY_DIGITS = 10
+_MASK_128 = (1 << 128) - 1
+# PCG's 128-bit multiplier (O'Neill 2014).
+_MULTIPLIER = 0x2360_ED05_1FC6_5DA4_4385_DF64_9FCC_F645
 
 
 class DirectoryIdentity:
@@ -22,10 +24,9 @@ class DirectoryIdentity:
     def __init__(self, run_dir: Path) -> None:
         """Read ``run/id``, making it if it is not there. Raises `OSError`."""
         status = run_dir.stat()
-        token = _token(run_dir / "id")
-        digest = hashlib.sha256(f"{status.st_dev}:{status.st_ino}:{token}".encode()).digest()
-        self.id = int.from_bytes(digest[:8], "little")
-        self.key = digest.hex()[-_KEY_DIGITS:]
+        mixed = _mix(int(_token(run_dir / "id"), 16), status.st_dev, status.st_ino)
+        self.id = mixed & 0xFFFF_FFFF_FFFF_FFFF
+        self.key = f"{mixed >> 64:016x}"[-_KEY_DIGITS:]
         self.owner = (status.st_uid, status.st_gid)
         # Root acts for the owner, and what root made before it gave it away is trusted as well.
         self.owner_uids = (status.st_uid, 0)
@@ -53,6 +54,14 @@ class DirectoryIdentity:
     def data_semaphore(self, port: str) -> str:
         """Posted when a channel that the port follows has grown."""
         return f"{PREFIX}{self.key}-{port}d"
+
+
+def _mix(token: int, device: int, inode: int) -> int:
+    """128 bits that two directories share only by chance. `hashlib` would cost the writer 3.7 MiB for OpenSSL."""
+    for value in (device, inode):
+        token = (token ^ value) * _MULTIPLIER & _MASK_128
+        token ^= token >> 67
+    return token
 
 
 def _token(path: Path) -> str:

@@ -16,7 +16,8 @@ class DataDirectory:
     __slots__ = ("audit", "channels", "journal", "path", "run", "spill", "subscribers")
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        # Absolute, because a process may change its directory, and a writer in the background does.
+        self.path = Path(path).absolute()
         self.channels = self.path / "channels"
         self.subscribers = self.path / "subscribers"
         self.audit = self.path / "audit"

@@ -1,7 +1,7 @@
 """``python -m keyop.writer``: how a writer is started, on demand or (by ``keyop writer``) in the foreground.
 
-Arguments are ``key=value`` so that nothing has to be imported to read them: ``settings`` (JSON of
-`keyop.settings.Settings`), ``on_demand`` (0 or 1), ``log_format`` (text or json), ``log_level``,
+Arguments are ``key=value`` so that nothing has to be imported to read them: those of `keyop.writer_options`,
+``on_demand`` (0 or 1), ``log_format`` (text or json), ``log_level``,
 ``turn_fd`` (an inherited lock that says that a writer is being started).
 """
 
@@ -10,18 +10,18 @@ from __future__ import annotations
 import os
 import sys
 
-from keyop.settings import Settings
 from keyop.writer.log import Log
 from keyop.writer.process import run
+from keyop.writer_options import WriterOptions
 
 
 def main(arguments: list[str]) -> int:
     """Run a writer; its exit code."""
     options = dict(argument.split("=", 1) for argument in arguments)
-    settings = Settings.from_json(options["settings"])
+    writer_options = WriterOptions.from_arguments(options)
     log = Log(options.get("log_format", "text"), options.get("log_level", "info"))
     turn_fd = int(options.get("turn_fd", -1))
-    return run(settings, on_demand=options.get("on_demand") == "1", log=log, turn_fd=turn_fd)
+    return run(writer_options, on_demand=options.get("on_demand") == "1", log=log, turn_fd=turn_fd)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ from keyop import reply
 from keyop.errors import ChannelNameError
 from keyop.ipc.board import Board
 from keyop.names import check_channel, is_dead_letter
-from keyop.settings import StorageSettings
 from keyop.storage import disk
 from keyop.storage.channel_log import ChannelLog, SegmentFile
 from keyop.storage.directory import DataDirectory
 from keyop.writer.refused import Refused, Wait
+from keyop.writer_options import WriterOptions
 
 _MIB = 1 << 20
 # Descriptors that are left for everything but segments.
@@ -24,14 +24,14 @@ _RESERVED_DESCRIPTORS = 64
 class Channels:
     """All channels that were used since the writer started."""
 
-    def __init__(self, directory: DataDirectory, settings: StorageSettings, board: Board) -> None:
+    def __init__(self, directory: DataDirectory, options: WriterOptions, board: Board) -> None:
         self.by_name: dict[bytes, ChannelLog] = {}
         self.unsynced_directories: set[Path] = set()
         # Names of channels that got another segment, for the retention to look at.
         self.rolled: set[str] = set()
         self._directory = directory
-        self._roll_bytes = settings.compaction_threshold_mb * _MIB
-        self._dead_letter_roll_bytes = settings.dead_letter_compaction_threshold_mb * _MIB
+        self._roll_bytes = int(options.compaction_threshold_mb * _MIB)
+        self._dead_letter_roll_bytes = int(options.dead_letter_compaction_threshold_mb * _MIB)
         self._board = board
         self._open = 0
         self._limit = _raise_descriptor_limit() - _RESERVED_DESCRIPTORS

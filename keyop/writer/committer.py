@@ -12,7 +12,6 @@ from keyop.ipc.layout import COMMIT_ASLEEP, DATA_ASLEEP, HEAD, WRITER_ASLEEP
 from keyop.ipc.board import Board
 from keyop.ipc.semaphore import Semaphore
 from keyop.ipc.word import Fence
-from keyop.settings import Settings
 from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
 from keyop.storage.journal import Journal
@@ -27,6 +26,7 @@ from keyop.writer.round import Round
 from keyop.writer.spill import Spills
 from keyop.writer.subscriptions import Subscriptions
 from keyop.writer.trouble import Trouble
+from keyop.writer_options import WriterOptions
 
 # How many cursors go into one frame: a frame has to stay within a quarter of a journal file.
 _CURSORS_A_FRAME = 1000
@@ -40,7 +40,7 @@ class Committer:
     def __init__(
         self,
         directory: DataDirectory,
-        settings: Settings,
+        options: WriterOptions,
         board: Board,
         semaphore: Semaphore,
         census: Census,
@@ -55,16 +55,16 @@ class Committer:
         self.cursors = cursors
         self.log = log
         self.trouble = Trouble(board, log)
-        self.strict = settings.storage.sync_interval_ms <= 0
+        self.strict = options.sync_interval_ms <= 0
         self.journal = Journal(
-            directory.journal, settings.storage.journal_mb << 20, lambda errno: self.trouble.set("journal", errno)
+            directory.journal, options.journal_mb << 20, lambda errno: self.trouble.set("journal", errno)
         )
         self.spills = Spills(directory.spill)
         self.subscriptions = Subscriptions(directory, channels, cursors, log)
         self.moving = False
         self.last_commit_s = time.monotonic()
         self._semaphore = semaphore
-        self._flusher = None if self.strict else Flusher(self.journal, settings.storage.sync_interval_ms)
+        self._flusher = None if self.strict else Flusher(self.journal, options.sync_interval_ms)
         self._checkpointer = Checkpointer(
             self.journal, self._checkpoint_done, lambda errno: self.trouble.set("checkpoint", errno)
         )
@@ -72,7 +72,7 @@ class Committer:
         self._dirty = Checkpoint(self.journal.current)
         self._round = Round(channels, cursors, self.subscriptions, self.spills, log)
         self._fence = Fence()
-        self._spin_ns = settings.ipc.spin_us * 1000 if (os.cpu_count() or 1) > 1 else 0
+        self._spin_ns = options.spin_us * 1000 if (os.cpu_count() or 1) > 1 else 0
         self._moved: list[Cursor] = []
         self._rotation = 0
         self._looked_ns = 0

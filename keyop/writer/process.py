@@ -7,18 +7,17 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from pathlib import Path
 
 from keyop.errors import DataDirectoryError, KeyopError, WriterBusy
 from keyop.ipc import layout, lease, memory, semaphore
 from keyop.ipc.names import DirectoryIdentity
-from keyop.settings import Settings
 from keyop.storage.directory import DataDirectory
 from keyop.writer.committer import Committer
 from keyop.writer.log import Log
 from keyop.writer.retention import Retention
 from keyop.writer.start import bring_up
+from keyop.writer_options import WriterOptions
 
 TICK_S = 0.5
 DRAIN_S = 10.0
@@ -31,10 +30,10 @@ _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 _SHM = Path("/dev/shm")
 
 
-def run(settings: Settings, *, on_demand: bool, log: Log, turn_fd: int = -1) -> int:
+def run(options: WriterOptions, *, on_demand: bool, log: Log, turn_fd: int = -1) -> int:
     """Be the writer of a data directory until told to leave; the process's exit code."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    directory = DataDirectory(settings.storage.data_dir)
+    directory = DataDirectory(options.data_dir)
     try:
         _become_owner(directory)
         directory.make()
@@ -50,12 +49,12 @@ def run(settings: Settings, *, on_demand: bool, log: Log, turn_fd: int = -1) -> 
         return EXIT_CANNOT_START
     try:
         identity = DirectoryIdentity(directory.run)
-        committer = bring_up(directory, identity, settings, log)
+        committer = bring_up(directory, identity, options, log)
     except (OSError, KeyopError) as error:
         log.error("cannot_start", why=error)
         return EXIT_CANNOT_START
     log.info("open", directory=directory.path, mode="strict" if committer.strict else "periodic")
-    code = _Main(directory, identity, settings, committer, on_demand, log).serve()
+    code = _Main(directory, identity, options, committer, on_demand, log).serve()
     for held in leases:
         held.release()
     return code
@@ -96,7 +95,7 @@ class _Main:
         self,
         directory: DataDirectory,
         identity: DirectoryIdentity,
-        settings: Settings,
+        options: WriterOptions,
         committer: Committer,
         on_demand: bool,
         log: Log,
@@ -106,9 +105,9 @@ class _Main:
         self._committer = committer
         self._on_demand = on_demand
         self._log = log
-        self._idle_exit_s = settings.writer.idle_exit
-        self._moving_tick_s = min(TICK_S, max(0.01, settings.storage.offset_flush_interval_ms / 1000))
-        self._retention = Retention(directory, settings.storage, committer, log)
+        self._idle_exit_s = options.idle_exit
+        self._moving_tick_s = min(TICK_S, max(0.01, options.offset_flush_interval_ms / 1000))
+        self._retention = Retention(directory, options, committer, log)
         self._attended_s = time.monotonic()
         self._crashed = False
 
@@ -133,6 +132,8 @@ class _Main:
         try:
             self._committer.run()
         except BaseException:
+            import traceback
+
             self._crashed = True
             for line in traceback.format_exc().splitlines():
                 self._log.error("crash", line=line)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyop.names import is_dead_letter
-from keyop.settings import StorageSettings
 from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offsets import list_offsets
 from keyop.storage.segments import Segment, list_segments
 from keyop.writer.log import Log
+from keyop.writer_options import WriterOptions
 
 if TYPE_CHECKING:
     from keyop.writer.committer import Committer
@@ -57,9 +57,9 @@ class WallClock:
 class Retention:
     """Looks every 30 s, in a thread of its own, at the channels that have more than one segment."""
 
-    def __init__(self, directory: DataDirectory, settings: StorageSettings, committer: Committer, log: Log) -> None:
+    def __init__(self, directory: DataDirectory, options: WriterOptions, committer: Committer, log: Log) -> None:
         self._directory = directory
-        self._settings = settings
+        self._options = options
         self._committer = committer
         self._log = log
         self._clock = WallClock()
@@ -125,7 +125,7 @@ class Retention:
         segments = list_segments(self._directory.channel(channel))[0]
         offsets = list_offsets(self._directory.offsets(channel))
         consumed = min((0 if offset.damaged else offset.value for _id, offset in offsets), default=0)
-        most = self._settings.max_files
+        most = self._options.max_files
         oldest_s = time.time() - self._age_s(channel) if by_age and self._age_s(channel) > 0 else None
         going: list[Segment] = []
         why = ""
@@ -143,8 +143,8 @@ class Retention:
         return Removal(channel, going, why) if going else None
 
     def _age_s(self, channel: str) -> float:
-        if self._settings.retention > 0:
-            return self._settings.retention
+        if self._options.retention > 0:
+            return self._options.retention
         return DEAD_LETTER_RETENTION_S if is_dead_letter(channel) else 0.0
 
 

@@ -8,7 +8,6 @@ from keyop.ipc import layout, semaphore
 from keyop.ipc.board import Board
 from keyop.ipc.names import DirectoryIdentity
 from keyop.ipc.semaphore import Semaphore
-from keyop.settings import Settings
 from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
 from keyop.storage.recovery import Recovered, free_journal, recover
@@ -17,19 +16,20 @@ from keyop.writer.channels import Channels
 from keyop.writer.committer import Committer
 from keyop.writer.cursors import Cursors
 from keyop.writer.log import Log
+from keyop.writer_options import WriterOptions
 
 
-def bring_up(directory: DataDirectory, identity: DirectoryIdentity, settings: Settings, log: Log) -> Committer:
+def bring_up(directory: DataDirectory, identity: DirectoryIdentity, options: WriterOptions, log: Log) -> Committer:
     """Everything up to OPEN. The caller holds the writer's lock. Raises `OSError` and `SharedMemoryError`."""
     board = Board.create(identity, channels=len(os.listdir(directory.channels)))
-    board.words[layout.SYNC_INTERVAL_MS] = max(0, settings.storage.sync_interval_ms)
+    board.words[layout.SYNC_INTERVAL_MS] = max(0, options.sync_interval_ms)
     wake = _semaphore(identity)
     recovered = recover(directory)
     _report(recovered, log)
     census = Census(directory.run, identity, log)
     census.sweep_orphans()
     census.scan()
-    channels = Channels(directory, settings.storage, board)
+    channels = Channels(directory, options, board)
     cursors = Cursors(directory)
     for key, cursor in recovered.cursors.items():
         cursors.restore(key, cursor._replace(offset=recovered.cap(key[0], cursor.offset)))
@@ -39,7 +39,7 @@ def bring_up(directory: DataDirectory, identity: DirectoryIdentity, settings: Se
         if taken_over is not None:
             port.take_over(*taken_over)
     _finish_recovery(directory, recovered, cursors)
-    committer = Committer(directory, settings, board, wake, census, channels, cursors, log)
+    committer = Committer(directory, options, board, wake, census, channels, cursors, log)
     for granted in (True, False):
         for port in census.ports:
             committer.subscriptions.adopt(port, granted=granted)

@@ -1,0 +1,65 @@
+"""What a writer process is told on its command line: the part of the settings that concerns it.
+
+A writer has to start fast and stay small, so this is a plain class, and ``key=value`` is all there is to parse:
+`keyop.settings` would bring dataclasses and JSON with it.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from keyop.settings import Settings
+
+
+class WriterOptions:
+    """Fields are named like the keys of the configuration, see `keyop.settings`; times are in seconds."""
+
+    __slots__ = (
+        "compaction_threshold_mb",
+        "data_dir",
+        "dead_letter_compaction_threshold_mb",
+        "idle_exit",
+        "journal_mb",
+        "max_files",
+        "offset_flush_interval_ms",
+        "retention",
+        "spin_us",
+        "sync_interval_ms",
+    )
+
+    def __init__(self, data_dir: str) -> None:
+        """The defaults of the configuration."""
+        self.data_dir = data_dir
+        self.sync_interval_ms = 0
+        self.compaction_threshold_mb = 100.0
+        self.dead_letter_compaction_threshold_mb = 50.0
+        self.max_files = 10
+        self.retention = 0.0
+        self.offset_flush_interval_ms = 200
+        self.journal_mb = 8
+        self.spin_us = 50
+        self.idle_exit = 30.0
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> WriterOptions:
+        """The options of a writer for a process with these settings."""
+        options = cls(settings.storage.data_dir)
+        for section in (settings.storage, settings.ipc, settings.writer):
+            for name in cls.__slots__:
+                if name != "data_dir" and hasattr(section, name):
+                    setattr(options, name, getattr(section, name))
+        return options
+
+    @classmethod
+    def from_arguments(cls, arguments: dict[str, str]) -> WriterOptions:
+        """The options that `to_arguments` wrote. Raises `ValueError` and `KeyError`."""
+        options = cls(arguments["data_dir"])
+        for name in cls.__slots__:
+            if name != "data_dir" and name in arguments:
+                kind = type(getattr(options, name))
+                setattr(options, name, kind(arguments[name]))
+        return options
+
+    def to_arguments(self) -> list[str]:
+        """One ``key=value`` for each option."""
+        return [f"{name}={getattr(self, name)}" for name in self.__slots__]
