@@ -13,6 +13,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 from keyop import entry
 from keyop.attachment.replies import Replies
@@ -49,8 +51,10 @@ class Attachment:
 
         Raises `DataDirectoryError`, `SharedMemoryError`, `WriterUnavailable`.
         """
-        self.settings = settings
-        self.directory = DataDirectory(settings.storage.data_dir)
+        # Absolute: the writer works in another directory, and this process may change its own.
+        storage = replace(settings.storage, data_dir=str(Path(settings.storage.data_dir).absolute()))
+        self.settings = settings = replace(settings, storage=storage)
+        self.directory = DataDirectory(storage.data_dir)
         self.directory.make()
         self.closed = False
         self._spawner = WriterSpawner(self.directory, settings)
