@@ -118,7 +118,7 @@ if HAVE_MSGSPEC:
         return None if isinstance(value, msgspec.Raw) else _plain(value)
 
 else:
-    _decode = json.loads
+    _decode = json.loads  # type: ignore[assignment]
     _encode_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode
 
     def _encode(value: Any, /) -> bytes:

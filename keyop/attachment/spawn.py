@@ -97,6 +97,8 @@ class WriterSpawner:
 def _environment() -> dict[str, str]:
     """The child finds this very package, wherever it was imported from."""
     environment = dict(os.environ)
+    # glibc: one heap for the writer's few threads instead of one for each.
+    environment.setdefault("MALLOC_ARENA_MAX", "1")
     package_root = str(Path(__file__).resolve().parents[2])
     paths = environment.get("PYTHONPATH", "").split(os.pathsep)
     if package_root not in paths:
