@@ -30,8 +30,11 @@ _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 _SHM = Path("/dev/shm")
 
 
-def run(options: WriterOptions, *, on_demand: bool, log: Log, turn_fd: int = -1) -> int:
-    """Be the writer of a data directory until told to leave; the process's exit code."""
+def run(options: WriterOptions, *, on_demand: bool, log: Log, turn_fd: int = -1, once: bool = False) -> int:
+    """Be the writer of a data directory until told to leave; the process's exit code.
+
+    ``once``: recover, commit what waits, leave the directory at rest, and that is all.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     directory = DataDirectory(options.data_dir)
     try:
@@ -54,7 +57,7 @@ def run(options: WriterOptions, *, on_demand: bool, log: Log, turn_fd: int = -1)
         log.error("cannot_start", why=error)
         return EXIT_CANNOT_START
     log.info("open", directory=directory.path, mode="strict" if committer.strict else "periodic")
-    code = _Main(directory, identity, options, committer, on_demand, log).serve()
+    code = _Main(directory, identity, options, committer, on_demand, log).serve(once=once)
     for held in leases:
         held.release()
     return code
@@ -111,11 +114,11 @@ class _Main:
         self._attended_s = time.monotonic()
         self._crashed = False
 
-    def serve(self) -> int:
+    def serve(self, *, once: bool) -> int:
         """Tick until there is a reason to leave; then drain and clean up."""
         commits = threading.Thread(target=self._commit, name="commit", daemon=True)
         commits.start()
-        reason = self._tick_until_reason(commits)
+        reason = "all is at rest" if once else self._tick_until_reason(commits)
         self._log.info("leaving", why=reason)
         self._committer.board.words[layout.STATE] = layout.CLOSING
         self._committer.stop()
