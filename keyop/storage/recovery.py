@@ -64,7 +64,7 @@ def recover(directory: DataDirectory) -> Recovered:
     if not live:
         return result
     result.clean = False
-    frames = _whole_run(live, result)
+    frames = whole_run(live, result)
     for file in live:
         disk.sync_path(file.path)
         disk.step("recovery.journal_synced")
@@ -96,7 +96,7 @@ def free_journal(directory: DataDirectory) -> None:
 # ---- which frames count
 
 
-def _whole_run(live: list[JournalContents], result: Recovered) -> list[Frame]:
+def whole_run(live: list[JournalContents], result: Recovered) -> list[Frame]:
     """The frames in order, up to the torn end.
 
     A hole is no torn end if a later frame proves that what is missing had been synced: then only that is lost.
