@@ -19,7 +19,8 @@ DEADLINE_S = 20.0
 
 _PRELUDE = """\
 import os, signal, sys, threading, time
-from keyop import *
+from keyop import Message, Messenger, context
+from keyop.errors import *
 from keyop.settings import settings_for
 data_dir = sys.argv[1]
 def say(*words):
@@ -30,7 +31,7 @@ def hear():
 
 
 class Child:
-    """A process that runs ``source`` with `say`, `hear`, `data_dir` and all of keyop at hand; killed when left."""
+    """A process that runs ``source`` with `say`, `hear`, `data_dir` and keyop at hand; killed when left."""
 
     def __init__(self, source: str, data_dir: Path | str, *arguments: object, env: Mapping[str, str] | None = None):
         self.process = subprocess.Popen(

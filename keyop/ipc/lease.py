@@ -55,13 +55,16 @@ def acquire(path: Path, patience_s: float = PATIENCE_S) -> Lease | None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a live process holds this lease. Takes the lock for a moment to find out. Raises `OSError`."""
+    """Whether a live process holds this lease. Takes the lock for a moment to find out. Raises `OSError`.
+
+    Shared: two who look at the same moment would each take the other for the holder.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        return not _lock(fd)
+        return not _lock(fd, fcntl.LOCK_SH)
     finally:
         os.close(fd)
 
@@ -81,9 +84,9 @@ def publish_port_lease(lease: Lease, port: str) -> None:
     lease.path = path
 
 
-def _lock(fd: int) -> bool:
+def _lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
