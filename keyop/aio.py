@@ -270,6 +270,7 @@ class Messenger:
             try:
                 await asyncio.wait_for(future, max(0.0, deadline - time.monotonic()))
             except TimeoutError:
+                attachment.replies.expected.discard(position)
                 raise PublishTimeout(
                     "not committed within the time limit; the message may still be committed later "
                     f"(the writer is {attachment.writer_state()})"

@@ -339,7 +339,7 @@ class Messenger:
 
     def _report_refusals(self) -> None:
         """Periodic publishes return before the writer can refuse them: these refusals are logged."""
-        for _position, code, value in self._attachment.unclaimed_refusals():
+        for _position, code, value in self._attachment.replies.unclaimed():
             self._log.error("a message that publish had accepted was refused: code %d, value %d", code, value)
 
     def _orphan(self) -> None:

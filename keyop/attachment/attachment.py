@@ -198,9 +198,7 @@ class Attachment:
             if self._board_words[STATE] >= layout.CLOSING:
                 self._renew(deadline)
             with self._lock:
-                if self.closed:
-                    raise ClosedError("this messenger is closed")
-                position = self._ring.put(transaction)
+                position = self._put(transaction)
             if position is not None:
                 break
             self._wait_for_room(len(transaction), deadline)
@@ -214,18 +212,33 @@ class Attachment:
         if len(transaction) > MAX_PAYLOAD_BYTES or self._board_words[STATE] >= layout.CLOSING:
             return None
         with self._lock:
-            if self.closed:
-                raise ClosedError("this messenger is closed")
-            position = self._ring.put(transaction)
+            position = self._put(transaction)
         if position is not None:
             self._fence()
             if self._board_words[WRITER_ASLEEP]:
                 self._writer.post()  # type: ignore[union-attr]
         return position
 
+    def _put(self, transaction: bytes) -> int | None:
+        if self.closed:
+            raise ClosedError("this messenger is closed")
+        ring, expected = self._ring, self.replies.expected
+        after = ring.after(len(transaction))
+        expected.add(after)
+        position = ring.put(transaction)
+        if position is None:
+            expected.discard(after)
+        return position
+
     def accepted(self, position: int) -> bool:
-        """Whether a periodic publish may return now: the record is in memory that survives every process."""
-        return bool(self._board_words[STATE] == layout.OPEN and self._board_words[layout.SYNC_INTERVAL_MS])
+        """Whether a periodic publish may return now: the record is in memory that survives every process.
+
+        Nobody will ask for its answer then.
+        """
+        if self._board_words[STATE] != layout.OPEN or not self._board_words[layout.SYNC_INTERVAL_MS]:
+            return False
+        self.replies.expected.discard(position)
+        return True
 
     def is_committed(self, position: int) -> bool:
         """Whether the writer has committed (or refused) all up to a position."""
@@ -236,6 +249,7 @@ class Attachment:
         words = self._words
         if self.commit_gate.wait(lambda: not (words[COMMITTED] - position & MASK) >> 31, deadline):
             return
+        self.replies.expected.discard(position)
         raise PublishTimeout(
             "not committed within the time limit; the message may still be committed later "
             f"(the writer is {self.writer_state()})"
@@ -246,12 +260,6 @@ class Attachment:
         position = self.send(transaction, deadline)
         self.wait(position, deadline)
         return self.replies.of(position, channel)
-
-    def unclaimed_refusals(self) -> list[tuple[int, int, int]]:
-        """Refusals (position, code, value) of what nobody waits for: periodic publishes."""
-        if self.commit_gate.busy or not self.replies.pending():
-            return []
-        return self.replies.unclaimed(int(self._words[COMMITTED]))
 
     def _wait_for_room(self, length: int, deadline: float | None) -> None:
         words = self._words
@@ -336,6 +344,8 @@ class Attachment:
             self.commit_gate.knock()
         if self.data_gate.busy:
             self.data_gate.knock()
+        if self.replies.collect():
+            self._knock()  # it takes nothing from a ring whose answers nobody takes
         self._spawner.reap()
         if not self._spawner.writer_lives():
             self._replace_writer()

@@ -17,6 +17,8 @@ class Replies:
         self._port = port
         self._lock = threading.Lock()
         self._waiting: dict[int, list[tuple[int, int]]] = {}
+        # Positions for whose answers somebody will come. Entered before the record is, taken out with the answer.
+        self.expected: set[int] = set()
 
     def pending(self) -> bool:
         """Whether the writer has written answers that nobody took yet. Costs two loads."""
@@ -26,6 +28,7 @@ class Replies:
     def of(self, position: int, channel: str) -> list[int]:
         """The values answered to a committed record; empty if it needed no answer. A refusal is raised."""
         if not self._waiting and not self.pending():
+            self.expected.discard(position)
             return []
         answers = self.answers(position)
         for code, value in answers:
@@ -37,13 +40,21 @@ class Replies:
         """Codes and values answered to a committed record, taken out."""
         with self._lock:
             self._take()
+            self.expected.discard(position)
             return self._waiting.pop(position, [])
 
-    def unclaimed(self, before: int) -> list[tuple[int, int, int]]:
-        """Answers to records up to a position that nobody waits for: periodic publishes that were refused."""
+    def collect(self) -> bool:
+        """Take what is there, so that the writer has room for more answers; whether there was anything."""
+        if not self.pending():
+            return False
         with self._lock:
             self._take()
-            positions = [position for position in self._waiting if distance(before, position) >= 0]
+        return True
+
+    def unclaimed(self) -> list[tuple[int, int, int]]:
+        """Answers (position, code, value) that nobody expects: of periodic publishes that were refused."""
+        with self._lock:
+            positions = [position for position in self._waiting if position not in self.expected]
             return [(position, *answer) for position in positions for answer in self._waiting.pop(position)]
 
     def _take(self) -> None:

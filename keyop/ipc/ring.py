@@ -35,6 +35,10 @@ class RingProducer:
         """The position behind the last record."""
         return self._head
 
+    def after(self, length: int) -> int:
+        """The position behind the record that `put` would append for a payload of this length."""
+        return self._head + length + 8 & MASK
+
     def put(self, payload: bytes) -> int | None:
         """Append a record and return the position behind it; None if there is no room now."""
         head = self._head

@@ -12,7 +12,7 @@ from collections import deque
 from typing import Any, NamedTuple
 
 from keyop import entry, reply
-from keyop.envelope import BadLine, Envelope, decode_line, decode_line_raw
+from keyop.envelope import BadLine, decode_line, decode_line_raw
 from keyop.errors import KeyopError
 from keyop.handling import Handling, handling
 from keyop.message import Message
@@ -72,11 +72,15 @@ class ExactlyOnceSubscription(Subscription):
             for line in batch.lines:
                 envelope = decode(line)
                 self._offset = offset
-                if raw or type(envelope) is BadLine or self._is_special(offset):
+                message = None
+                if type(envelope) is not BadLine and not self._is_special(offset):
+                    message, undecodable = self._message(envelope, offset, raw)  # type: ignore[arg-type]
+                    message = None if undecodable else message
+                if message is None:
                     self._flush()
                     self._handle_specially(line, offset, envelope, raw)
                 else:
-                    self._first_attempt(envelope, offset, line)  # type: ignore[arg-type]
+                    self._first_attempt(message, offset, line)
                 self._offset = offset = offset + len(line) + 1
                 if self._bundle_is_full(offset):
                     self._flush()
@@ -91,8 +95,7 @@ class ExactlyOnceSubscription(Subscription):
             self._refused is not None and offset == self._refused[0]
         )
 
-    def _first_attempt(self, envelope: Envelope, offset: int, line: bytes) -> None:
-        message = Message(envelope, envelope.payload, offset)
+    def _first_attempt(self, message: Message[Any], offset: int, line: bytes) -> None:
         self._move(offset, 1)
         outbox = Outbox(self.publisher, is_handler=True)
         try:
