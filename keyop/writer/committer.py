@@ -176,9 +176,10 @@ class Committer:
         self._commit(this)
         if this.checkpoint:
             self.checkpoint()
-        self._settle(this)
         if ticked or this.closed or this.buried:
+            # Before the answer: who closes a subscription is told when its offset stands in the file.
             self._file_offsets()
+        self._settle(this)
         for port in this.buried:
             self.census.sweep(port)
         return True
@@ -271,7 +272,9 @@ class Committer:
 
     def _settle(self, this: Round) -> None:
         """Tell everybody: first all stores, one fence, then the looks at who sleeps. Publishers are posted first."""
-        self._count(this)
+        board = self.board
+        for log in this.logs:
+            board.set_end(log.board_place, log.end)
         for port in this.ports:
             port.settle()
         disk.step("settled")
@@ -283,11 +286,12 @@ class Committer:
             for follower in log.followers:
                 if follower.words[DATA_ASLEEP]:
                     follower.port.data.post()
+        self._count(this)
 
     def _count(self, this: Round) -> None:
+        """For live views, when everybody is on his way."""
         board = self.board
         for log in this.logs:
-            board.set_end(log.board_place, log.end)
             board.set_records(log.board_place, log.records)
         self._frames += 1
         self.last_commit_s = time.monotonic()
