@@ -296,16 +296,32 @@ class Messenger:
 
     @overload
     def subscribe(
-        self, channel: str, id: str, handler: Handler, *, start: Start = ..., max_retries: int | None = ...,
-        retry_backoff: tuple[float, float] | None = ..., max_age: float | timedelta | None = ...,
-        exactly_once: bool = ..., require_type: bool = ...,
+        self,
+        channel: str,
+        id: str,
+        handler: Handler,
+        *,
+        start: Start = ...,
+        max_retries: int | None = ...,
+        retry_backoff: tuple[float, float] | None = ...,
+        max_age: float | timedelta | None = ...,
+        exactly_once: bool = ...,
+        require_type: bool = ...,
     ) -> Coroutine[Any, Any, Handler]: ...
 
     @overload
     def subscribe(
-        self, channel: str, id: str, handler: None = None, *, start: Start = ..., max_retries: int | None = ...,
-        retry_backoff: tuple[float, float] | None = ..., max_age: float | timedelta | None = ...,
-        exactly_once: bool = ..., require_type: bool = ...,
+        self,
+        channel: str,
+        id: str,
+        handler: None = None,
+        *,
+        start: Start = ...,
+        max_retries: int | None = ...,
+        retry_backoff: tuple[float, float] | None = ...,
+        max_age: float | timedelta | None = ...,
+        exactly_once: bool = ...,
+        require_type: bool = ...,
     ) -> Callable[[Handler], Handler]: ...
 
     def subscribe(

@@ -81,9 +81,7 @@ class Messenger:
         self._name = name or self._settings.name or socket.gethostname()
         self._types = PayloadTypes()
         self._attachment = Attachment(self._settings)
-        self._publisher = Publisher(
-            self._attachment, self._types, self._name, always_sync=self._wants_strict()
-        )
+        self._publisher = Publisher(self._attachment, self._types, self._name, always_sync=self._wants_strict())
         self._subscriptions: dict[tuple[str, str], Subscription] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -101,7 +99,10 @@ class Messenger:
         if key in self._settings.explicit and wanted != running:
             self._log.warning(
                 "%s: %s is %d here, the writer that runs was started with %d; %s",
-                self._settings.storage.data_dir, key, wanted, running,
+                self._settings.storage.data_dir,
+                key,
+                wanted,
+                running,
                 "this process's publishes are synced all the same" if wanted == 0 else "the writer's value counts",
             )
 
@@ -145,9 +146,7 @@ class Messenger:
         Raises `ChannelNameError`, `ReservedChannelError`, `PayloadError`, `PayloadTypeError`, `MessageTooLarge`,
         `PublishTimeout` (it may still be committed), `PublishRefused`, `WriterUnavailable`, `ClosedError`.
         """
-        return self._publisher.publish(
-            channel, payload, payload_type, correlation_id, service_name, sync, timeout
-        )
+        return self._publisher.publish(channel, payload, payload_type, correlation_id, service_name, sync, timeout)
 
     def publish_batch(
         self,
@@ -187,16 +186,32 @@ class Messenger:
 
     @overload
     def subscribe(
-        self, channel: str, id: str, handler: Handler, *, start: Start = ..., max_retries: int | None = ...,
-        retry_backoff: tuple[float, float] | None = ..., max_age: float | timedelta | None = ...,
-        exactly_once: bool = ..., require_type: bool = ...,
+        self,
+        channel: str,
+        id: str,
+        handler: Handler,
+        *,
+        start: Start = ...,
+        max_retries: int | None = ...,
+        retry_backoff: tuple[float, float] | None = ...,
+        max_age: float | timedelta | None = ...,
+        exactly_once: bool = ...,
+        require_type: bool = ...,
     ) -> Handler: ...
 
     @overload
     def subscribe(
-        self, channel: str, id: str, handler: None = None, *, start: Start = ..., max_retries: int | None = ...,
-        retry_backoff: tuple[float, float] | None = ..., max_age: float | timedelta | None = ...,
-        exactly_once: bool = ..., require_type: bool = ...,
+        self,
+        channel: str,
+        id: str,
+        handler: None = None,
+        *,
+        start: Start = ...,
+        max_retries: int | None = ...,
+        retry_backoff: tuple[float, float] | None = ...,
+        max_age: float | timedelta | None = ...,
+        exactly_once: bool = ...,
+        require_type: bool = ...,
     ) -> Callable[[Handler], Handler]: ...
 
     def subscribe(
@@ -318,8 +333,9 @@ class Messenger:
             self._close_subscriptions(subscriptions, deadline)
             self._report_refusals()
             if not self._attachment.close(max(0.0, deadline - time.monotonic())):
-                self._log.warning("%s: closed before all was committed; the writer goes on with it",
-                                  self._settings.storage.data_dir)
+                self._log.warning(
+                    "%s: closed before all was committed; the writer goes on with it", self._settings.storage.data_dir
+                )
         with contextlib.suppress(ValueError):
             _messengers.remove(self)
 

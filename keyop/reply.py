@@ -24,7 +24,10 @@ _TEXTS: dict[int, tuple[type[KeyopError], str]] = {
         "choose another id, or stop that process",
     ),
     NOT_A_DIRECTORY: (PublishRefused, "channel {channel!r}: channels/{channel} is not a directory; move it away"),
-    NO_PERMISSION: (PublishRefused, "channel {channel!r}: the writer may not write to channels/{channel}; see its owner"),
+    NO_PERMISSION: (
+        PublishRefused,
+        "channel {channel!r}: the writer may not write to channels/{channel}; see its owner",
+    ),
     NAME_TOO_LONG: (PublishRefused, "channel {channel!r}: the file system takes no name of this length"),
     MALFORMED: (PublishError, "the writer could not read the transaction; please report this"),
     SPILL_DAMAGED: (PublishRefused, "the spill file of a large transaction was damaged before the writer read it"),

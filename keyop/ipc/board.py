@@ -120,9 +120,7 @@ class Board:
 
     def counters(self) -> dict[str, int]:
         """The writer's totals by name."""
-        return {
-            name: load64(self.words, layout.BOARD_COUNTERS + 3 * i) or 0 for i, name in enumerate(layout.COUNTERS)
-        }
+        return {name: load64(self.words, layout.BOARD_COUNTERS + 3 * i) or 0 for i, name in enumerate(layout.COUNTERS)}
 
     def set_counter(self, name: str, total: int) -> None:
         """The writer's side."""

@@ -96,13 +96,10 @@ class Gate:
 
     def _wake_ready(self) -> None:
         with self._mutex:
-            still = []
-            for waiter in self._waiters:
-                if waiter.ready():
+            for waiter in self._waiters[:]:
+                if _is_ready(waiter):
+                    self._waiters.remove(waiter)
                     waiter.lock.release()
-                else:
-                    still.append(waiter)
-            self._waiters = still
 
     def _hand_on(self) -> None:
         with self._mutex:
@@ -117,22 +114,32 @@ class Gate:
                 self._waiters.pop(0).lock.release()
 
     def _follow(self, waiter: _Waiter, deadline: float | None) -> bool:
-        while True:
-            waiter.lock.acquire(timeout=-1.0 if deadline is None else max(0.0, deadline - time.monotonic()))
-            if waiter.ready():
+        leads = False
+        try:
+            while not leads:
+                waiter.lock.acquire(timeout=-1.0 if deadline is None else max(0.0, deadline - time.monotonic()))
+                if waiter.ready():
+                    return True
+                if deadline is not None and time.monotonic() >= deadline:
+                    return False
+                leads = self._lead_or_follow_on(waiter)
+        finally:
+            if not leads:
+                # Interrupted, too (Ctrl-C): who is woken to lead has to be there.
                 self._leave(waiter)
-                return True
-            if deadline is not None and time.monotonic() >= deadline:
-                self._leave(waiter)
-                return False
-            with self._mutex:
-                leads = not self._lead
-                if leads:
-                    self._lead = True
-                elif waiter not in self._waiters:
-                    self._waiters.append(waiter)
+        return self._lead_until(waiter.ready, deadline)
+
+    def _lead_or_follow_on(self, waiter: _Waiter) -> bool:
+        """Woken, and not ready: take the lead if nobody has it."""
+        with self._mutex:
+            leads = not self._lead
             if leads:
-                return self._lead_until(waiter.ready, deadline)
+                self._lead = True
+            if leads and waiter in self._waiters:
+                self._waiters.remove(waiter)
+            elif not leads and waiter not in self._waiters:
+                self._waiters.append(waiter)
+        return leads
 
     def _leave(self, waiter: _Waiter) -> None:
         """Go, and hand on what this thread may have been woken for."""
@@ -140,3 +147,11 @@ class Gate:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
         self._nudge()
+
+
+def _is_ready(waiter: _Waiter) -> bool:
+    """By the waiter's own condition. One that raises is woken: it is raised in its own thread."""
+    try:
+        return waiter.ready()
+    except Exception:
+        return True

@@ -202,5 +202,3 @@ class Journal:
         """Close both files."""
         for file in self._files:
             file.close()
-
-

@@ -162,8 +162,7 @@ def _add_run(runs: list[_Run], item: entry.Entry, data: bytes) -> None:
 def _add_ring(item: entry.Entry, result: Recovered) -> None:
     (position,) = entry.POSITION.unpack_from(item.data)
     replies = [
-        entry.REPLY.unpack_from(item.data, at)
-        for at in range(entry.POSITION.size, len(item.data), entry.REPLY.size)
+        entry.REPLY.unpack_from(item.data, at) for at in range(entry.POSITION.size, len(item.data), entry.REPLY.size)
     ]
     earlier = result.rings.get(item.value, (0, []))[1]
     result.rings[item.value] = (position, earlier + replies)
@@ -180,7 +179,9 @@ def _spilled(item: entry.Entry, directory: DataDirectory, result: Recovered) -> 
         data = b""
         result.notes.append(f"{path}: {error.strerror}")
     if len(data) != length or crc32(data) != check:
-        result.notes.append(f"{length} bytes of channel {item.channel.decode()} at offset {item.value} are lost with {path}")
+        result.notes.append(
+            f"{length} bytes of channel {item.channel.decode()} at offset {item.value} are lost with {path}"
+        )
         return None
     return data
 
@@ -252,7 +253,7 @@ class _ChannelRecovery:
         begin = 0
         while begin < len(data) and (newline := there.find(b"\n", begin)) >= 0:
             end = begin
-            while newline >= 0 and self._is_foreign(there[end:newline], data[end : newline]):
+            while newline >= 0 and self._is_foreign(there[end:newline], data[end:newline]):
                 end = newline + 1
                 newline = there.find(b"\n", end)
             if end > begin:

@@ -91,7 +91,7 @@ class ExactlyOnceSubscription(Subscription):
             self._left_attempts = 0
 
     def _is_special(self, offset: int) -> bool:
-        return offset == self._carried[0] and bool(self._carried[1]) or (
+        return (offset == self._carried[0] and bool(self._carried[1])) or (
             self._refused is not None and offset == self._refused[0]
         )
 

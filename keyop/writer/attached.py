@@ -18,7 +18,18 @@ RECHECK_FOR_S = 0.001
 class AttachedPort:
     """A port, how far its ring is taken, and the answers that wait for the commit."""
 
-    __slots__ = ("blocked", "dead", "lease_path", "memory", "name", "port", "replies", "suspect_since", "taken", "words")
+    __slots__ = (
+        "blocked",
+        "dead",
+        "lease_path",
+        "memory",
+        "name",
+        "port",
+        "replies",
+        "suspect_since",
+        "taken",
+        "words",
+    )
 
     def __init__(self, name: str, port: Port, lease_path: Path) -> None:
         self.name = name

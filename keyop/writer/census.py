@@ -116,5 +116,11 @@ class Census:
 
 
 def _pages(names: set[str], port_name: str) -> int:
-    return max((int(name[len(port_name) :]) for name in names if name.startswith(port_name)
-                and name[len(port_name) :].isdigit()), default=0)
+    return max(
+        (
+            int(name[len(port_name) :])
+            for name in names
+            if name.startswith(port_name) and name[len(port_name) :].isdigit()
+        ),
+        default=0,
+    )

@@ -10,8 +10,8 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 
 from keyop.storage import disk

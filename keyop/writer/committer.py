@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
 
 from keyop.ipc import layout
-from keyop.ipc.layout import COMMIT_ASLEEP, DATA_ASLEEP, HEAD, WRITER_ASLEEP
 from keyop.ipc.board import Board
+from keyop.ipc.layout import COMMIT_ASLEEP, DATA_ASLEEP, HEAD, WRITER_ASLEEP
 from keyop.ipc.semaphore import Semaphore
 from keyop.ipc.word import Fence
 from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
 from keyop.storage.journal import Journal
-from keyop.writer.attached import AttachedPort
 from keyop.writer.census import Census
 from keyop.writer.channels import Channels, release
 from keyop.writer.checkpoint import Checkpoint, Checkpointer
@@ -335,7 +333,11 @@ class Committer:
         checkpoint.grow = full and self.journal.filled_fast()
         checkpoint.files |= self.cursors.unsynced_files
         checkpoint.directories |= self.cursors.unsynced_directories | self.channels.unsynced_directories
-        for pending in (self.cursors.unsynced_files, self.cursors.unsynced_directories, self.channels.unsynced_directories):
+        for pending in (
+            self.cursors.unsynced_files,
+            self.cursors.unsynced_directories,
+            self.channels.unsynced_directories,
+        ):
             pending.clear()
         checkpoint.index = self.journal.switch()
         self._dirty = Checkpoint(self.journal.current)

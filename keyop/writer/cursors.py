@@ -23,7 +23,19 @@ Key = tuple[bytes, bytes]
 class Cursor:
     """One subscriber of one channel. ``planned`` is where the round under way leaves it."""
 
-    __slots__ = ("attempts", "attempts_offset", "filed", "flags", "holder", "key", "moves", "offset", "path", "planned", "slot")
+    __slots__ = (
+        "attempts",
+        "attempts_offset",
+        "filed",
+        "flags",
+        "holder",
+        "key",
+        "moves",
+        "offset",
+        "path",
+        "planned",
+        "slot",
+    )
 
     def __init__(self, key: Key, path: Path, offset: int) -> None:
         self.key = key

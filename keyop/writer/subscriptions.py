@@ -57,7 +57,7 @@ class Subscriptions:
         """Raises `Refused` while another live process holds the id."""
         cursor = self._cursors.by_key.get((item.channel, item.id))
         holder = cursor.holder if cursor is not None else None
-        if holder is None or holder is port and item.kind == entry.FORGET:
+        if holder is None or (holder is port and item.kind == entry.FORGET):
             return
         if holder.is_alive():
             raise Refused(reply.BUSY, holder.port.pid)
