@@ -21,8 +21,9 @@ _PRELUDE = """\
 import os, signal, sys, threading, time
 from keyop import Message, Messenger, context
 from keyop.errors import *
+from pathlib import Path
 from keyop.settings import settings_for
-data_dir = sys.argv[1]
+data_dir = Path(sys.argv[1])
 def say(*words):
     print(*words, flush=True)
 def hear():
