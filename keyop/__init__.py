@@ -17,29 +17,47 @@ from keyop.version import __version__
 if TYPE_CHECKING:
     from keyop.config import Config
     from keyop.context import context
-    from keyop.errors import *  # noqa: F403
+    from keyop.errors import (
+        AtomicError,
+        ChannelNameError,
+        ClosedError,
+        ConfigError,
+        DataDirectoryError,
+        KeyopError,
+        MessageTooLarge,
+        NameRuleError,
+        OffsetDamaged,
+        PayloadError,
+        PayloadTypeError,
+        PublishError,
+        PublishRefused,
+        PublishTimeout,
+        ReservedChannelError,
+        RetryLater,
+        SharedMemoryError,
+        SubscribeError,
+        SubscriberBusy,
+        SubscriberIdError,
+        WriterBusy,
+        WriterError,
+        WriterUnavailable,
+    )
     from keyop.follow import follow
     from keyop.message import Message
     from keyop.messenger import Messenger, Transaction
     from keyop.statistics import Statistics
 
-_HOMES = {
-    "Config": "keyop.config",
-    "Message": "keyop.message",
-    "Messenger": "keyop.messenger",
-    "Statistics": "keyop.statistics",
-    "Transaction": "keyop.messenger",
-    "context": "keyop.context",
-    "follow": "keyop.follow",
-}
-_ERRORS = (
+__all__ = [
     "AtomicError",
     "ChannelNameError",
     "ClosedError",
+    "Config",
     "ConfigError",
     "DataDirectoryError",
     "KeyopError",
+    "Message",
     "MessageTooLarge",
+    "Messenger",
     "NameRuleError",
     "OffsetDamaged",
     "PayloadError",
@@ -50,24 +68,36 @@ _ERRORS = (
     "ReservedChannelError",
     "RetryLater",
     "SharedMemoryError",
+    "Statistics",
     "SubscribeError",
     "SubscriberBusy",
     "SubscriberIdError",
+    "Transaction",
     "WriterBusy",
     "WriterError",
     "WriterUnavailable",
-)
+    "__version__",
+    "context",
+    "follow",
+]
 
-__all__ = [*_HOMES, *_ERRORS, "__version__"]
+_HOMES = {
+    "Config": "keyop.config",
+    "Message": "keyop.message",
+    "Messenger": "keyop.messenger",
+    "Statistics": "keyop.statistics",
+    "Transaction": "keyop.messenger",
+    "context": "keyop.context",
+    "follow": "keyop.follow",
+}
 
 
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    home = "keyop.errors" if name in _ERRORS else _HOMES.get(name)
-    if home is None:
+    if name not in __all__:
         raise AttributeError(f"module 'keyop' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
+    value = getattr(import_module(_HOMES.get(name, "keyop.errors")), name)
     globals()[name] = value
     return value
 

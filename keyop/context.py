@@ -15,7 +15,7 @@ class PublishContext(NamedTuple):
     service_name: str = ""
 
 
-current: ContextVar[PublishContext] = ContextVar("keyop_context", default=PublishContext())
+current: ContextVar[PublishContext] = ContextVar("keyop_context", default=PublishContext())  # noqa: B039 - a tuple
 
 
 @contextmanager

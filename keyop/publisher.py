@@ -173,7 +173,7 @@ class Publisher:
 
 
 def _inherit(correlation_id: str | None, service_name: str | None) -> tuple[str, str]:
-    """What the call does not say, from ``context()``; inside a handler the handled message's correlation id, or its id."""
+    """What the call does not say: from ``context()``, or inside a handler the message's correlation id, or its id."""
     around = current.get()
     if service_name is None:
         service_name = around.service_name

@@ -26,7 +26,7 @@ _TEXTS: dict[int, tuple[type[KeyopError], str]] = {
     NOT_A_DIRECTORY: (PublishRefused, "channel {channel!r}: channels/{channel} is not a directory; move it away"),
     NO_PERMISSION: (
         PublishRefused,
-        "channel {channel!r}: the writer may not write to channels/{channel}; see its owner",
+        "channel {channel!r}: the writer may not write to channels/{channel}",
     ),
     NAME_TOO_LONG: (PublishRefused, "channel {channel!r}: the file system takes no name of this length"),
     MALFORMED: (PublishError, "the writer could not read the transaction; please report this"),

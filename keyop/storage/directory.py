@@ -53,9 +53,7 @@ class DataDirectory:
             for directory in (self.channels, self.subscribers, self.audit, self.journal, self.run, self.spill):
                 directory.mkdir(mode=0o755, exist_ok=True)
         except FileExistsError as error:
-            raise DataDirectoryError(
-                f"{error.filename}: is a file where a directory should be; move it away"
-            ) from error
+            raise DataDirectoryError(f"{error.filename}: a file where a directory should be; move it away") from error
         except NotADirectoryError as error:
             raise DataDirectoryError(f"{error.filename}: part of this path is a file, not a directory") from error
         except PermissionError as error:

@@ -31,16 +31,16 @@ class Journal:
 
     def __init__(self, directory: Path, max_size_bytes: int, on_trouble: Callable[[int], None]) -> None:
         """Open both files, which must be free (see `recovery`). Raises `OSError`."""
-        self._max_size_bytes = max(max_size_bytes, FIRST_SIZE_BYTES)
+        self._max_size_bytes = max_size_bytes
         self._on_trouble = on_trouble
-        self._files = [JournalFile(directory / name, FIRST_SIZE_BYTES) for name in NAMES]
+        self._files = [JournalFile(directory / name, min(FIRST_SIZE_BYTES, max_size_bytes)) for name in NAMES]
         disk.sync_path(directory)
         self._current = 0
         self._sequence = 0
         self._synced = 0
         self._began_s = time.monotonic()
         self._lock = threading.Lock()
-        # One sync at a time: a descriptor reports an error to one caller only, the other would believe that all is well.
+        # One sync at a time: a descriptor reports an error to one caller only, another would believe that all is well.
         self._sync_lock = threading.Lock()
         self._unsynced: list[tuple[JournalFile, int, bytes]] = []
         self._unsynced_bytes = 0
@@ -75,19 +75,32 @@ class Journal:
         """Whether entries of so many bytes fit into the current file."""
         return frame.padded(length + frame.HEADER_BYTES) <= self._files[self._current].room()
 
+    def make_room(self, length: int) -> None:
+        """Grow the current file, which holds no frame yet, until entries of so many bytes fit. Raises `OSError`.
+
+        A round is bounded, but a single transaction of many small entries, or the last words of a process with
+        thousands of subscriptions, may be larger than a small file.
+        """
+        file = self._files[self._current]
+        assert not file.live
+        missing = frame.padded(length + frame.HEADER_BYTES) - file.room()
+        file.grow(file.size + max(0, missing))
+
     def write(self, entries: list[bytes]) -> None:
         """Write one frame. A failing disk is waited for: nothing else can be done with a frame."""
         file = self._files[self._current]
-        self._sequence += 1
-        at = file.position
-        prefix = b""
-        if not file.live:
-            prefix = file.begin(self._sequence)
-            self._freed[self._current].clear()
-        data = prefix + frame.compose(file.salt, self._sequence, self._synced, entries)
+        # All of it under the lock: a sync that ends meanwhile must not count this frame among those it has synced.
         with self._lock:
+            sequence = self._sequence + 1
+            at = file.position
+            prefix = b""
+            if not file.live:
+                prefix = file.begin(sequence)
+                self._freed[self._current].clear()
+            data = prefix + frame.compose(file.salt, sequence, self._synced, entries)
             self._put(file, data, at)
             disk.step("frame.written")
+            self._sequence = sequence
             self._unsynced.append((file, at, data))
             self._unsynced_bytes += len(data)
             file.position = at + len(data)

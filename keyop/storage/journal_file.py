@@ -89,8 +89,13 @@ class JournalFile:
         """Write the zeros that are missing. A sparse file (copied, restored) is written anew: it has no blocks."""
         sparse = os.fstat(self.fd).st_blocks * 512 < self.size
         if sparse or self.size < size_bytes:
-            disk.fill_zeros(self.fd, 0 if sparse else self.size, size_bytes)
-            os.fsync(self.fd)
+            try:
+                disk.fill_zeros(self.fd, 0 if sparse else self.size, size_bytes)
+                os.fsync(self.fd)
+            except OSError:
+                # Not to keep the last free blocks of a full disk for zeros.
+                disk.truncate(self.fd, self.size)
+                raise
             self.size = size_bytes
 
     def close(self) -> None:

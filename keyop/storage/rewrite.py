@@ -37,8 +37,11 @@ def _write(segment: SegmentFile, item: entry.Entry, spill_directory: Path) -> No
 
 
 def rewrite_file(path: Path) -> None:
-    """Write a small file's own bytes again, so that they are dirty again. Raises `OSError`."""
-    fd = disk.open_file(path, os.O_RDWR)
+    """Write a small file's own bytes again, so that they are dirty again; one that is gone is let be. Raises `OSError`."""
+    try:
+        fd = disk.open_file(path, os.O_RDWR)
+    except FileNotFoundError:
+        return
     try:
         disk.write_at(fd, os.pread(fd, disk.size(fd), 0), 0)
     finally:
