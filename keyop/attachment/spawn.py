@@ -70,7 +70,7 @@ class WriterSpawner:
                 cwd="/",
                 pass_fds=(turn_fd,),
                 start_new_session=True,
-                env=_environment(),
+                env=writer_environment(),
             )
 
     def reap(self) -> int | None:
@@ -94,7 +94,7 @@ class WriterSpawner:
         return WriterUnavailable(f"{self._directory.path}: {why}; see {self.log_path}{tail}")
 
 
-def _environment() -> dict[str, str]:
+def writer_environment() -> dict[str, str]:
     """The child finds this very package, wherever it was imported from."""
     environment = dict(os.environ)
     # glibc: one heap for the writer's few threads instead of one for each.
