@@ -1,0 +1,47 @@
+"""Where the last few records of a channel begin, found from its end without reading all of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from keyop.storage.segments import Segment, channel_end, list_segments
+
+_STEP_BYTES = 64 * 1024
+
+
+def offset_of_last(directory: Path, count: int) -> int:
+    """The global offset at which the last ``count`` lines begin; fewer if there are no more. Raises `OSError`."""
+    if count <= 0:
+        return channel_end(directory)
+    segments, _ = list_segments(directory)
+    for segment in reversed(segments):
+        position, count = _back(segment, count)
+        if not count:
+            return segment.start + position
+    return segments[0].start if segments else 0
+
+
+def _back(segment: Segment, count: int) -> tuple[int, int]:
+    """The position of the line that many lines before a segment's end, and how many lines were missing."""
+    with segment.path.open("rb", buffering=0) as file:
+        fd = file.fileno()
+        at = os.fstat(fd).st_size
+        # The newline that ends the last line has to be passed as well.
+        newlines = count + 1
+        while at > 0:
+            begin = max(0, at - _STEP_BYTES)
+            data = os.pread(fd, at - begin, begin)
+            there = data.count(b"\n")
+            if there >= newlines:
+                return begin + _from_the_end(data, newlines) + 1, 0
+            newlines -= there
+            at = begin
+    return 0, newlines - 1
+
+
+def _from_the_end(data: bytes, number: int) -> int:
+    place = len(data)
+    for _ in range(number):
+        place = data.rfind(b"\n", 0, place)
+    return place

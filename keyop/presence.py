@@ -1,0 +1,182 @@
+"""Who is at a data directory, seen from outside: the writer, the attached processes, their subscriptions.
+
+Looks at leases and shared memory, takes part in nothing, makes nothing. In another container (without its /dev/shm)
+the leases still tell who lives.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from keyop import entry
+from keyop.errors import SharedMemoryError
+from keyop.ipc import layout, lease
+from keyop.ipc.board import Board
+from keyop.ipc.names import DirectoryIdentity
+from keyop.ipc.port import Port
+from keyop.storage.directory import DataDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSubscription:
+    """A subscription of a living process, from its slot."""
+
+    channel: str
+    id: str
+    pid: int
+    offset: int | None
+    """Where its next message begins, in bytes; None where the slot does not decide that (``exactly_once``)."""
+    handled: int
+    failed: int
+    dead_lettered: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedProcess:
+    """A process with a port."""
+
+    port: str
+    pid: int | None
+    """None if its shared memory cannot be seen from here."""
+    role: str
+    """``subscriber`` if it has subscriptions, else ``publisher``; ``unknown`` if its memory cannot be seen."""
+    alive: bool
+    """Whether it holds its lease. A dead one's port waits for the writer to be drained."""
+    subscriptions: list[LiveSubscription] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class WriterState:
+    """What the board says of the living writer."""
+
+    state: str
+    sync_interval_ms: int
+    stall_errno: int
+    counters: dict[str, int]
+
+
+def writer_lives(directory: DataDirectory) -> bool:
+    """Whether some process holds the writer's lock."""
+    return _is_held(directory, lease.WRITER_LOCK)
+
+
+def is_supervised(directory: DataDirectory) -> bool:
+    """Whether a foreground writer or a supervisor looks after this directory."""
+    return _is_held(directory, lease.SUPERVISED)
+
+
+def writer_pid(directory: DataDirectory) -> int | None:
+    """The pid that the writer noted, in its own pid namespace; None if none can be read."""
+    try:
+        words = (directory.run / lease.WRITER_LOCK).read_text().split()
+    except OSError:
+        return None
+    return int(words[1]) if len(words) == 2 and words[1].isdigit() else None
+
+
+def writer_state(directory: DataDirectory) -> WriterState | None:
+    """What the writer's board says; None if no board of this directory is to be seen from here."""
+    with _board(directory) as board:
+        if board is None:
+            return None
+        words = board.words
+        return WriterState(
+            layout.STATE_NAMES.get(board.state, "unknown"),
+            int(words[layout.SYNC_INTERVAL_MS]),
+            int(words[layout.STALL_ERRNO]),
+            board.counters(),
+        )
+
+
+def attached(directory: DataDirectory) -> list[AttachedProcess]:
+    """All processes that have a port, by the name of the port."""
+    identity = _identity(directory)
+    try:
+        names = sorted(os.listdir(directory.run))
+    except OSError:
+        return []
+    ports = [name for name in names if name.startswith(lease.PORT_PREFIX)]
+    return [_process(directory, identity, name) for name in ports]
+
+
+def subscriptions(directory: DataDirectory) -> dict[tuple[str, str], LiveSubscription]:
+    """The subscriptions of living processes, by channel and id."""
+    return {
+        (held.channel, held.id): held
+        for process in attached(directory)
+        if process.alive
+        for held in process.subscriptions
+    }
+
+
+def _process(directory: DataDirectory, identity: DirectoryIdentity | None, lease_name: str) -> AttachedProcess:
+    name = lease_name.removeprefix(lease.PORT_PREFIX)
+    alive = _is_held(directory, lease_name)
+    try:
+        port = Port.open(identity, name) if identity is not None else None
+    except SharedMemoryError:
+        port = None  # another user's
+    if port is None:
+        return AttachedProcess(name, None, "unknown", alive)
+    try:
+        held = list(_slots(port))
+        return AttachedProcess(name, port.pid, "subscriber" if held else "publisher", alive, held)
+    finally:
+        port.close()
+
+
+def _slots(port: Port) -> Iterator[LiveSubscription]:
+    for index in range(port.slot_count()):
+        try:
+            slot = port.slot(index)
+        except SharedMemoryError:
+            return  # its page is being made
+        if not slot.granted:
+            continue
+        channel, id = slot.names()
+        cursor = slot.cursor()
+        decides = cursor is not None and not slot.flags & entry.EXACTLY_ONCE
+        counters = slot.counters()
+        yield LiveSubscription(
+            channel.decode(errors="replace"),
+            id.decode(errors="replace"),
+            port.pid,
+            cursor.offset if cursor is not None and decides else None,
+            counters["handled"],
+            counters["failed"],
+            counters["dead_lettered"],
+        )
+
+
+@contextmanager
+def _board(directory: DataDirectory) -> Iterator[Board | None]:
+    identity = _identity(directory)
+    try:
+        board = Board.open(identity) if identity is not None else None
+    except SharedMemoryError:
+        board = None  # another user's
+    try:
+        yield board
+    finally:
+        if board is not None:
+            board.close()
+
+
+def _identity(directory: DataDirectory) -> DirectoryIdentity | None:
+    """None where no keyop process has been yet: making an identity would write into the directory."""
+    try:
+        return DirectoryIdentity(directory.run) if (directory.run / "id").exists() else None
+    except OSError:
+        return None
+
+
+def _is_held(directory: DataDirectory, name: str) -> bool:
+    try:
+        return lease.is_held(directory.run / name)
+    except PermissionError:
+        return True  # another user's, and it is there: only the living are left there for long
+    except OSError:
+        return False
