@@ -17,7 +17,7 @@ A 64-bit value is three words ``lo, hi, lo ^ hi ^ CHECK``; a reader believes it 
 
 from __future__ import annotations
 
-import platform
+import os
 import struct
 import zlib
 
@@ -30,7 +30,8 @@ PORT_MAGIC = 0x4B45_5950
 SLOTS_MAGIC = 0x4B45_5953
 
 # The pointer size and the C library: a semaphore of another one cannot be used.
-PLATFORM_NUMBER = struct.calcsize("P") | (zlib.crc32(platform.libc_ver()[0].encode()) & 0xFFFF) << 8
+_IS_GLIBC = "CS_GNU_LIBC_VERSION" in os.confstr_names
+PLATFORM_NUMBER = struct.calcsize("P") | (zlib.crc32(b"glibc" if _IS_GLIBC else b"other") & 0xFFFF) << 8
 
 # Every object
 MAGIC, VERSION, PLATFORM, SIZE, DIRECTORY_LO, DIRECTORY_HI, PID = range(7)
