@@ -27,6 +27,7 @@ from keyop.subscriber.delivery import RetryPolicy
 from keyop.subscriber.exactly_once import ExactlyOnceSubscription
 from keyop.subscriber.options import Start, SubscribeOptions
 from keyop.subscriber.subscription import Subscription
+from keyop.writer_options import WriterOptions
 
 if TYPE_CHECKING:
     from keyop.config import Config
@@ -93,18 +94,27 @@ class Messenger:
         return "storage.sync_interval_ms" in self._settings.explicit and self._settings.storage.sync_interval_ms == 0
 
     def _warn_of_differences(self) -> None:
-        key = "storage.sync_interval_ms"
-        wanted = self._settings.storage.sync_interval_ms
-        running = self._attachment.sync_interval_ms
-        if key in self._settings.explicit and wanted != running:
-            self._log.warning(
-                "%s: %s is %d here, the writer that runs was started with %d; %s",
-                self._settings.storage.data_dir,
-                key,
-                wanted,
-                running,
-                "this process's publishes are synced all the same" if wanted == 0 else "the writer's value counts",
-            )
+        """The settings of whoever started the writer count; who asked for others explicitly is told."""
+        running = self._attachment.writer_options()
+        wanted = WriterOptions.from_settings(self._settings)
+        if running is None:
+            return
+        for key in sorted(self._settings.explicit):
+            name = key.rpartition(".")[2]
+            if key == "storage.data_dir" or name not in WriterOptions.__slots__:
+                continue
+            here, there = getattr(wanted, name), getattr(running, name)
+            if here != there:
+                self._log.warning(
+                    "%s: %s is %s here, but the writer that runs was started with %s: %s",
+                    self._settings.storage.data_dir,
+                    key,
+                    here,
+                    there,
+                    "this process's publishes are synced all the same"
+                    if name == "sync_interval_ms" and here == 0
+                    else "that one's value counts until it is restarted",
+                )
 
     # ---- who and what
 

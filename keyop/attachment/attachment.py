@@ -34,6 +34,7 @@ from keyop.ipc.word import Fence, distance
 from keyop.settings import Settings
 from keyop.storage.directory import DataDirectory
 from keyop.storage.segments import channel_end
+from keyop.writer_options import WriterOptions
 
 _log = logging.getLogger("keyop.attachment")
 
@@ -166,6 +167,14 @@ class Attachment:
         """The writer's; 0 is strict: it syncs before it says committed."""
         return int(self._board_words[layout.SYNC_INTERVAL_MS])
 
+    def writer_options(self) -> WriterOptions | None:
+        """With which options the writer was started; None if it cannot be told."""
+        try:
+            lines = (self.directory.run / lease.WRITER_LOCK).read_text().splitlines()
+            return WriterOptions.from_arguments(dict(line.split("=", 1) for line in lines if "=" in line))
+        except (OSError, ValueError, KeyError):
+            return None
+
     @property
     def strict(self) -> bool:
         """Whether the writer syncs before it says committed."""
@@ -235,7 +244,8 @@ class Attachment:
 
         Nobody will ask for its answer then.
         """
-        if self._board_words[STATE] != layout.OPEN or not self._board_words[layout.SYNC_INTERVAL_MS]:
+        words = self._board_words
+        if words[STATE] != layout.OPEN or not words[layout.SYNC_INTERVAL_MS] or self._words[layout.POISONED]:
             return False
         self.replies.expected.discard(position)
         return True
@@ -247,7 +257,10 @@ class Attachment:
     def wait(self, position: int, deadline: float | None = None) -> None:
         """Return when the position is committed. Raises `PublishTimeout`."""
         words = self._words
-        if self.commit_gate.wait(lambda: not (words[COMMITTED] - position & MASK) >> 31, deadline):
+        if self.commit_gate.wait(
+            lambda: not (words[COMMITTED] - position & MASK) >> 31 or bool(words[layout.POISONED]), deadline
+        ):
+            self._refuse_poisoned()
             return
         self.replies.expected.discard(position)
         raise PublishTimeout(
@@ -265,8 +278,7 @@ class Attachment:
         words = self._words
         head = self._ring.head
         self._knock()
-        if words[layout.POISONED]:
-            raise SharedMemoryError("the writer has closed this process's ring: its memory was damaged; restart")
+        self._refuse_poisoned()
 
         def room() -> bool:
             used = head - words[COMMITTED] & MASK
@@ -276,6 +288,13 @@ class Attachment:
             raise PublishTimeout(
                 "the message could not be handed to the writer within the time limit: nothing of it was published "
                 f"(the writer is {self.writer_state()})"
+            )
+
+    def _refuse_poisoned(self) -> None:
+        if self._words[layout.POISONED]:
+            raise SharedMemoryError(
+                "the writer has closed this process's ring, because what stood in it was damaged; what was committed "
+                "before is safe, restart this process to go on"
             )
 
     def _spill(self, transaction: bytes) -> bytes:

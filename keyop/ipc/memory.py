@@ -9,6 +9,7 @@ import errno
 import mmap
 import os
 import stat
+import sys
 
 import posix_ipc
 
@@ -75,7 +76,8 @@ def create(name: str, size: int, owner: tuple[int, int] | None = None) -> Memory
         raise SharedMemoryError(f"shared memory {name} of {size} bytes cannot be made: {error}") from error
     try:
         # Without this a full /dev/shm is a SIGBUS at the first store, not an error here.
-        os.posix_fallocate(shared.fd, 0, size)
+        if sys.platform != "darwin":
+            os.posix_fallocate(shared.fd, 0, size)
         if owner is not None and owner[0] != os.geteuid():
             os.fchown(shared.fd, *owner)
         return Memory(name, mmap.mmap(shared.fd, size))

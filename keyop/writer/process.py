@@ -41,7 +41,7 @@ def run(options: WriterOptions, *, on_demand: bool, log: Log, turn_fd: int = -1,
         _become_owner(directory)
         directory.make()
         directory.refuse_network_file_system()
-        leases = _take_leases(directory, on_demand)
+        leases = _take_leases(directory, options, on_demand)
         if turn_fd >= 0:
             os.close(turn_fd)
     except WriterBusy as error:
@@ -73,7 +73,7 @@ def _become_owner(directory: DataDirectory) -> None:
         os.setuid(status.st_uid)
 
 
-def _take_leases(directory: DataDirectory, on_demand: bool) -> list[lease.Lease]:
+def _take_leases(directory: DataDirectory, options: WriterOptions, on_demand: bool) -> list[lease.Lease]:
     held = []
     patience_s = lease.PATIENCE_S
     if not on_demand:
@@ -85,8 +85,9 @@ def _take_leases(directory: DataDirectory, on_demand: bool) -> list[lease.Lease]
     path = directory.run / lease.WRITER_LOCK
     lock = lease.acquire(path, patience_s)
     if lock is None:
-        raise WriterBusy(f"{directory.path}: another writer runs here ({path.read_text().strip() or 'no pid noted'})")
-    lock.note(f"pid {os.getpid()}\n")
+        raise WriterBusy(f"{directory.path}: another writer runs here ({(path.read_text().splitlines() or ['no pid noted'])[0]})")
+    # For people, and for processes that want to know with which options it was started.
+    lock.note("\n".join([f"pid {os.getpid()}", *options.to_arguments(), ""]))
     held.append(lock)
     return held
 
