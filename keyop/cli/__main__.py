@@ -1,0 +1,5 @@
+"""``python -m keyop.cli``."""
+
+from keyop.cli import main
+
+main()

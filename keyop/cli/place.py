@@ -1,0 +1,77 @@
+"""The options that say which data directory: ``--data-dir`` and ``--config``, with their variables."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from keyop.errors import DataDirectoryError
+from keyop.settings import CONFIG_VARIABLE, DATA_DIR_VARIABLE, settings_for
+from keyop.storage.directory import DataDirectory
+
+if TYPE_CHECKING:
+    from keyop.settings import Settings
+
+_LONG_DATA_DIR_VARIABLE = "KEYOP_STORAGE__DATA_DIR"
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class Place:
+    """Where a command works."""
+
+    def __init__(self, data_dir: str | None, config: str | None) -> None:
+        self._data_dir = data_dir
+        self._config = config
+
+    def directory(self) -> DataDirectory:
+        """The data directory, for a command that only reads. A configuration is read only if nothing else names it.
+
+        Raises `ConfigError`, `DataDirectoryError`.
+        """
+        path = self._data_dir or self.settings().storage.data_dir
+        if os.path.isfile(path):
+            raise DataDirectoryError(f"{path}: is a file where a data directory should be")
+        return DataDirectory(path)
+
+    def settings(self) -> Settings:
+        """All settings. Raises `ConfigError`, `DataDirectoryError`."""
+        if self._data_dir and os.path.isfile(self._data_dir):
+            raise DataDirectoryError(
+                f"{self._data_dir}: is a file where a data directory should be (a configuration goes to --config)"
+            )
+        if self._config:
+            from keyop.config import Config
+
+            storage = {"storage": {"data_dir": self._data_dir}} if self._data_dir else {}
+            return Config.load(self._config, **storage).to_settings()
+        if not self._data_dir and not os.environ.get(_LONG_DATA_DIR_VARIABLE):
+            raise click.UsageError(
+                f"no data directory: give --data-dir DIR or --config FILE, or set {DATA_DIR_VARIABLE} or "
+                f"{CONFIG_VARIABLE}"
+            )
+        if self._data_dir and self._data_dir.lower().endswith((".yaml", ".yml")) and not os.path.isdir(self._data_dir):
+            return settings_for(None, storage={"data_dir": self._data_dir})
+        return settings_for(self._data_dir)
+
+
+def at_place(function: _Function) -> Callable[..., Any]:
+    """Give a command both options and, as its first argument, the `Place` that they name."""
+
+    @click.option(
+        "--data-dir", "-d", envvar=DATA_DIR_VARIABLE, show_envvar=True, metavar="DIR", help="The data directory."
+    )
+    @click.option(
+        "--config", "-c", envvar=CONFIG_VARIABLE, show_envvar=True, metavar="FILE", help="A configuration file (YAML)."
+    )
+    @functools.wraps(function)
+    def command(data_dir: str | None, config: str | None, **others: Any) -> Any:
+        return function(Place(data_dir, config), **others)
+
+    return command
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")

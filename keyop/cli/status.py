@@ -1,0 +1,74 @@
+"""``keyop status``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from keyop.cli import exit_codes
+from keyop.cli.place import Place, as_json, at_place
+
+if TYPE_CHECKING:
+    from keyop.presence import AttachedProcess
+    from keyop.survey import StatusReport
+
+
+@click.command("status")
+@at_place
+@as_json
+def command(place: Place, as_json: bool) -> int:
+    """Say whether a writer runs, in which state, and who is attached.
+
+    Exit code 0: it runs; 3: it does not (which is normal while nobody is attached); 4: it is stalled, by a full or
+    failing disk. Starts nothing.
+
+    \b
+    Examples:
+      keyop status -d ./data
+      keyop status -d ./data --json | jq .writer_pid
+    """
+    from keyop import survey
+
+    report = survey.status(place.directory())
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        print(json.dumps(asdict(report)))
+    else:
+        print("\n".join(_lines(report)))
+    if not report.running:
+        return exit_codes.NOT_RUNNING
+    return exit_codes.STALLED if report.state == "stalled" else exit_codes.OK
+
+
+def _lines(report: StatusReport) -> list[str]:
+    lines = [f"directory  {report.data_dir}", f"writer     {_writer(report)}"]
+    lines.append(f"at rest    {'yes' if report.at_rest else 'no, the journal holds commits'}")
+    living = [process for process in report.attached if process.alive]
+    lines.append(f"attached   {len(living)}")
+    lines += [f"           {_process(process)}" for process in living]
+    dead = len(report.attached) - len(living)
+    if dead:
+        lines.append(f"dead       {dead}, to be swept by the writer")
+    if report.counters:
+        lines.append("counters   " + ", ".join(f"{name} {total:,}" for name, total in report.counters.items()))
+    return lines
+
+
+def _writer(report: StatusReport) -> str:
+    if not report.running:
+        return "not running" + (" (a supervisor looks after it)" if report.supervised else "")
+    if report.state == "unseen":
+        return f"runs, pid {report.writer_pid}, but with another /dev/shm or as another user: no more can be seen"
+    mode = report.mode or ""
+    if report.sync_interval_ms:
+        mode += f" ({report.sync_interval_ms} ms)"
+    stalled = f": {report.stalled}" if report.stalled else ""
+    return f"{report.state}{stalled}, pid {report.writer_pid}, {mode}{', supervised' if report.supervised else ''}"
+
+
+def _process(process: AttachedProcess) -> str:
+    names = ", ".join(f"{held.channel}/{held.id}" for held in process.subscriptions)
+    return f"pid {process.pid or '?'}  {process.role}{'  ' + names if names else ''}"
