@@ -146,7 +146,7 @@ def writer_pid(data_dir: Path) -> int | None:
     if not path.exists() or not lease.is_held(path):
         return None
     words = path.read_text().split()
-    return int(words[1]) if len(words) == 2 else None
+    return int(words[1]) if len(words) >= 2 else None
 
 
 def kill_writer(data_dir: Path, number: int = signal.SIGKILL) -> None:
