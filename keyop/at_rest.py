@@ -31,8 +31,10 @@ class Rest(NamedTuple):
 
     at_rest: bool
     """Whether the journal owes nothing at this moment."""
+    writer_runs: bool
+    """Whether there is a writer that goes on running."""
     writer_pid: int | None
-    """The writer that goes on running."""
+    """Its pid, if it noted one."""
     attached: int
     """Living processes that are attached: they write, or start a writer, whenever they want to."""
     notes: list[str]
@@ -80,14 +82,14 @@ def _run_once(directory: DataDirectory, settings: Settings) -> list[str]:
         env=writer_environment(),
         check=False,
     )
-    records = [_record(line) for line in done.stderr.decode(errors="replace").splitlines()]
-    complaints = [_sentence(record) for record in records if record.get("level") in ("warning", "error")]
+    lines = done.stderr.decode(errors="replace").splitlines()
+    complaints = [_sentence(record) for record in map(_record, lines) if record.get("level") in ("warning", "error")]
     if done.returncode == _EXIT_BUSY:
         raise WriterBusy(f"{directory.path}: a writer was started meanwhile; `keyop checkpoint` works beside it")
     if done.returncode:
         raise WriterUnavailable(
             f"{directory.path}: not recovered (exit code {done.returncode}): "
-            + ("; ".join(complaints) or "the writer gave no reason")
+            + ("; ".join(complaints) or (lines or ["the writer gave no reason"])[-1])
         )
     return complaints
 
@@ -97,7 +99,7 @@ def _record(line: str) -> dict[str, object]:
         record = json.loads(line)
     except ValueError:
         record = None
-    return record if isinstance(record, dict) else {"level": "error", "event": line}
+    return record if isinstance(record, dict) else {}
 
 
 def _sentence(record: dict[str, object]) -> str:
@@ -125,6 +127,7 @@ def checkpoint(settings: Settings, timeout_s: float | None = None) -> Rest:
 
 
 def _rest(directory: DataDirectory, notes: list[str]) -> Rest:
-    pid = presence.writer_pid(directory) if presence.writer_lives(directory) else None
+    runs = presence.writer_lives(directory)
+    pid = presence.writer_pid(directory) if runs else None
     attached = sum(process.alive for process in presence.attached(directory))
-    return Rest(is_at_rest(directory), pid, attached, notes)
+    return Rest(is_at_rest(directory), runs, pid, attached, notes)

@@ -71,10 +71,10 @@ def is_supervised(directory: DataDirectory) -> bool:
 def writer_pid(directory: DataDirectory) -> int | None:
     """The pid that the writer noted, in its own pid namespace; None if none can be read."""
     try:
-        words = (directory.run / lease.WRITER_LOCK).read_text().split()
+        key, _, number = (directory.run / lease.WRITER_LOCK).read_text().partition("\n")[0].partition(" ")
     except OSError:
         return None
-    return int(words[1]) if len(words) == 2 and words[1].isdigit() else None
+    return int(number) if key == "pid" and number.isdigit() else None
 
 
 def writer_state(directory: DataDirectory) -> WriterState | None:

@@ -24,7 +24,7 @@ def report(rest: Rest, as_json: bool) -> None:
 def _sentence(rest: Rest) -> str:
     if not rest.at_rest:
         return "not at rest: somebody published meanwhile; stop the writer (SIGTERM) for a backup"
-    if rest.writer_pid is not None:
+    if rest.writer_runs:
         return f"at rest now; the writer (pid {rest.writer_pid}) runs on: at rest until somebody publishes or handles"
     if rest.attached:
         return f"at rest now; {rest.attached} attached processes start a writer again as soon as they need one"
