@@ -16,7 +16,6 @@ from keyop.version import __version__
 
 if TYPE_CHECKING:
     from keyop.config import Config
-    from keyop.context import context
     from keyop.errors import (
         AtomicError,
         ChannelNameError,
@@ -42,9 +41,10 @@ if TYPE_CHECKING:
         WriterError,
         WriterUnavailable,
     )
-    from keyop.follow import follow
+    from keyop.following import follow
     from keyop.message import Message
     from keyop.messenger import Messenger, Transaction
+    from keyop.publish_context import context
     from keyop.statistics import Statistics
 
 __all__ = [
@@ -87,8 +87,8 @@ _HOMES = {
     "Messenger": "keyop.messenger",
     "Statistics": "keyop.statistics",
     "Transaction": "keyop.messenger",
-    "context": "keyop.context",
-    "follow": "keyop.follow",
+    "context": "keyop.publish_context",
+    "follow": "keyop.following",
 }
 
 

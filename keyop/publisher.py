@@ -8,7 +8,6 @@ from typing import Any
 
 from keyop import entry
 from keyop.attachment.attachment import Attachment
-from keyop.context import current
 from keyop.entry import APPEND, ENTRY, SINGLE, SYNC
 from keyop.envelope import EnvelopeEncoder
 from keyop.errors import AtomicError, MessageTooLarge
@@ -16,6 +15,7 @@ from keyop.handling import Handling, handling
 from keyop.names import check_publish_channel
 from keyop.outbox import Outbox
 from keyop.payload_types import PayloadTypes
+from keyop.publish_context import current
 
 _pack_single = SINGLE.pack
 _pack_entry = ENTRY.pack

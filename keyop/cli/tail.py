@@ -13,7 +13,7 @@ from keyop.cli.names import ChannelName
 from keyop.cli.place import Place, as_json, at_place
 
 if TYPE_CHECKING:
-    from keyop.follow import Follower, Record
+    from keyop.following import Follower, Record
 
 _LAST = 10
 
@@ -47,7 +47,7 @@ def command(
     """
     from keyop import lookback, survey
     from keyop.cli import warnings
-    from keyop.follow import follow as follow_channel
+    from keyop.following import follow as follow_channel
     from keyop.names import check_channel
 
     warnings.to_standard_error()

@@ -27,7 +27,7 @@ from keyop.storage.segments import align_offset, channel_end, list_segments
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-_log = logging.getLogger("keyop.follow")
+_log = logging.getLogger("keyop.following")
 
 Start = Literal["latest", "earliest"] | int | datetime
 
