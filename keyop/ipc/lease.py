@@ -72,9 +72,30 @@ def is_held(path: Path) -> bool:
 def create_port_lease(run_dir: Path, port: str) -> Lease:
     """A lease for a new port, under its draft name: locked before anybody can find it. Raises `OSError`."""
     path = run_dir / f"{DRAFT_PREFIX}{port}"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    return Lease(path, fd)
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if _is(path, fd):
+            return Lease(path, fd)
+        os.close(fd)  # a writer that starts took it for a dead one's before it was locked
+
+
+def remove_fallen(path: Path) -> bool:
+    """Remove a lease that nobody holds; whether it is gone. Raises `OSError`.
+
+    Locked meanwhile: who has made it and not locked it yet finds its name gone, and makes another.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        if not _lock(fd):
+            return False
+        path.unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(fd)
 
 
 def publish_port_lease(lease: Lease, port: str) -> None:

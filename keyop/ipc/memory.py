@@ -126,5 +126,5 @@ def unlink(name: str) -> None:
     """Remove a name; the memory stays until the last process has unmapped it."""
     try:
         posix_ipc.unlink_shared_memory(name)
-    except posix_ipc.ExistentialError:
+    except (posix_ipc.ExistentialError, posix_ipc.PermissionsError):
         pass
