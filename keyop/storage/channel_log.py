@@ -1,20 +1,20 @@
 """The append side of one channel: where it ends, which segment is active, what the round under way adds.
 
 A round first **plans** (offsets are given, nothing is written), then the journal is written, then the plan is
-**applied**. Until then `abandon` drops it.
+**applied**.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 from keyop import entry
 from keyop.storage import disk
-from keyop.storage.segments import list_segments, segment_name
+from keyop.storage.segments import Segment, list_segments, segment_name
 from keyop.storage.torn import cut_torn_line
 
 
@@ -22,23 +22,42 @@ class ForeignWrite(Exception):
     """A segment is longer than it should be: another program appended to it. Nothing is overwritten."""
 
 
+class Descriptors:
+    """How many segments are open: there are more channels than a process may have descriptors."""
+
+    __slots__ = ("open",)
+
+    def __init__(self) -> None:
+        self.open = 0
+
+
 class SegmentFile:
-    """An open segment. It stays open while it holds bytes that no checkpoint has synced."""
+    """A segment that is appended to. It stays open while it holds bytes that no checkpoint has synced."""
 
-    __slots__ = ("dirty", "fd", "path", "start")
+    __slots__ = ("_descriptors", "dirty", "fd", "path", "start")
 
-    def __init__(self, path: Path, start: int, fd: int) -> None:
+    def __init__(self, path: Path, start: int, descriptors: Descriptors, flags: int = os.O_RDWR) -> None:
+        """Open the file. Raises `OSError`."""
         self.path = path
         self.start = start
-        self.fd = fd
+        self._descriptors = descriptors
+        self.fd = disk.open_file(path, flags)
+        descriptors.open += 1
         # In how many sets of segments that wait for a checkpoint it stands.
         self.dirty = 0
+
+    def reopen(self) -> None:
+        """Open it again after its descriptor was given up. Raises `OSError`."""
+        if self.fd < 0:
+            self.fd = disk.open_file(self.path, os.O_RDWR)
+            self._descriptors.open += 1
 
     def close(self) -> None:
         """Close the descriptor; the caller has synced it."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+            self._descriptors.open -= 1
 
 
 class Chunk:
@@ -59,6 +78,7 @@ class ChannelLog:
     """One channel as the writer appends to it."""
 
     __slots__ = (
+        "_descriptors",
         "active",
         "board_place",
         "chunks",
@@ -73,9 +93,10 @@ class ChannelLog:
         "used",
     )
 
-    def __init__(self, name: bytes, directory: Path, roll_bytes: int) -> None:
+    def __init__(self, name: bytes, directory: Path, roll_bytes: int, descriptors: Descriptors | None = None) -> None:
         self.name = name
         self.directory = directory
+        self._descriptors = descriptors or Descriptors()
         self.roll_bytes = roll_bytes
         self.active: SegmentFile | None = None
         self.end = 0
@@ -90,35 +111,30 @@ class ChannelLog:
 
     # ---- opening
 
-    def open(self) -> list[Path]:
+    def open(self, furthest: Callable[[], int] = lambda: 0) -> list[Path]:
         """Find the end, making directory and first segment where there are none, and cut a torn last line.
 
-        Returns what was made in directories that a checkpoint has to sync. Raises `OSError`.
+        ``furthest`` tells the greatest offset that a subscriber has. Returns what was made in directories that a
+        checkpoint has to sync. Raises `OSError`.
         """
         made = []
         if disk.make_directory(self.directory):
             made = [self.directory.parent, self.directory]
         segments, _foreign = list_segments(self.directory)
+        if drop_segments_ahead(segments, furthest) or not segments:
+            made.append(self.directory)
         start = segments[-1].start if segments else 0
         path = segments[-1].path if segments else self.directory / segment_name(0)
-        if not segments:
-            made.append(self.directory)
-        fd = disk.open_file(path, os.O_RDWR | os.O_CREAT)
+        active = SegmentFile(path, start, self._descriptors, os.O_RDWR | os.O_CREAT)
         try:
-            self.end = start + cut_torn_line(fd)
+            self.end = start + cut_torn_line(active.fd)
         except OSError:
-            os.close(fd)
+            active.close()
             raise
-        self.active = SegmentFile(path, start, fd)
+        self.active = active
         self.planned_end = self.end
         self.planned_start = start
         return made
-
-    def reopen(self) -> None:
-        """Open the active segment again after its descriptor was given up. Raises `OSError`."""
-        assert self.active is not None
-        if self.active.fd < 0:
-            self.active.fd = disk.open_file(self.active.path, os.O_RDWR)
 
     # ---- planning
 
@@ -180,7 +196,8 @@ class ChannelLog:
         """Make the segments that the plan begins, while the round can still wait. Raises `OSError`."""
         made = []
         assert self.active is not None
-        for start in {chunk.segment_start for chunk in self.chunks} - {self.active.start}:
+        # In order: whatever of these names a power cut leaves, none is there without the one before it.
+        for start in sorted({chunk.segment_start for chunk in self.chunks} - {self.active.start}):
             path = self.directory / segment_name(start)
             if not path.exists():
                 os.close(disk.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
@@ -202,12 +219,11 @@ class ChannelLog:
 
     # ---- applying
 
-    def apply(self) -> list[SegmentFile]:
-        """Write the plan to the segments; return the files that now hold unsynced bytes.
+    def apply(self, dirty: Callable[[SegmentFile], None]) -> None:
+        """Write the plan to the segments; ``dirty`` is told of every file that is about to hold unsynced bytes.
 
         May be called again after an `OSError`: it goes on with the chunk that failed. Raises `ForeignWrite`.
         """
-        dirty = []
         while self.chunks:
             chunk = self.chunks[0]
             segment = self._segment(chunk.segment_start)
@@ -218,13 +234,12 @@ class ChannelLog:
                 raise ForeignWrite(
                     f"{segment.path}: {found} bytes long instead of {at}; another program writes to this directory"
                 )
+            dirty(segment)
             disk.write_at(segment.fd, chunk.data, at)
             disk.step("segment.written")
-            dirty.append(segment)
             self.end = chunk.offset + len(chunk.data)
             self.records += chunk.data.count(b"\n")
             del self.chunks[0]
-        return dirty
 
     @staticmethod
     def _is_ours(segment: SegmentFile, chunk: Chunk, length: int) -> bool:
@@ -233,15 +248,29 @@ class ChannelLog:
     def _segment(self, start: int) -> SegmentFile:
         assert self.active is not None
         if self.active.start != start:
-            path = self.directory / segment_name(start)
-            self.active = SegmentFile(path, start, disk.open_file(path, os.O_RDWR))
+            left, self.active = self.active, SegmentFile(self.directory / segment_name(start), start, self._descriptors)
+            if not left.dirty:
+                left.close()  # else the checkpoint does it
             disk.step("segment.rolled")
-        elif self.active.fd < 0:
-            self.reopen()
+        else:
+            self.active.reopen()
         return self.active
 
-    def abandon(self) -> None:
-        """Drop what is planned and not applied."""
-        self.chunks.clear()
-        self.planned_end = self.end
-        self.planned_start = self.active.start if self.active else 0
+
+def drop_segments_ahead(segments: list[Segment], furthest: Callable[[], int]) -> bool:
+    """Remove empty segments at the end of the list that begin beyond the end of the one before them; whether any was.
+
+    They were made for a commit that a crash prevented. Nothing ever stood in them, and left there they would be a gap
+    in the channel, as if something had been lost. A subscriber that has been there proves that something was: then the
+    gap is real (an old Go directory that lost a file), and offsets must not be given twice. Raises `OSError`.
+    """
+    dropped = False
+    while len(segments) > 1 and segments[-1].path.stat().st_size == 0:
+        before, ahead = segments[-2:]
+        end = before.start + before.path.stat().st_size
+        if end >= ahead.start or end < furthest():
+            break
+        disk.unlink(ahead.path)
+        segments.pop()
+        dropped = True
+    return dropped

@@ -49,6 +49,15 @@ class Journal:
             event.set()
         self.syncs = 0
 
+    @staticmethod
+    def prepare(directory: Path, max_size_bytes: int) -> None:
+        """Make both files, as far as they are missing or sparse; where there is no room for them, may be called again.
+
+        Raises `OSError`.
+        """
+        for name in NAMES:
+            JournalFile(directory / name, min(FIRST_SIZE_BYTES, max_size_bytes)).close()
+
     # ---- frames
 
     @property

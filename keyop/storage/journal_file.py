@@ -53,8 +53,12 @@ class JournalFile:
         self.first_sequence = 0
         self.position = 0
         self.size = disk.size(self.fd)
-        if parse_header(os.pread(self.fd, FIRST_FRAME_BYTES, 0)) is None:
-            self._fill(max(size_bytes, self.size))
+        try:
+            if parse_header(os.pread(self.fd, FIRST_FRAME_BYTES, 0)) is None:
+                self._fill(max(size_bytes, self.size))
+        except OSError:
+            self.close()
+            raise
 
     @property
     def live(self) -> bool:

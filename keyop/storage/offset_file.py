@@ -27,7 +27,8 @@ def write_offset(path: Path, offset: int) -> bool:
                 return False
         finally:
             os.close(fd)
-    draft = path.with_name(f".{path.name}.new")
+    # One name for all, as the writer is one: a position of a federation peer may fill the 255 bytes of a name.
+    draft = path.with_name(".new")
     fd = disk.open_file(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
         disk.write_at(fd, data, 0)

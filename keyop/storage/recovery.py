@@ -49,6 +49,8 @@ class Recovered:
         self.ends: dict[bytes, int] = {}
         self.conflicts: dict[bytes, int] = {}
         self.touched: set[Path] = set()
+        # Spill files that frames name: nobody needs them once the journal is freed.
+        self.spills: set[bytes] = set()
 
     def cap(self, channel: bytes, offset: int) -> int:
         """An offset of this channel, moved back to where it may stand: the end, or before a foreign run."""
@@ -148,7 +150,18 @@ def _collect(frame: Frame, runs: dict[bytes, list[_Run]], directory: DataDirecto
             _add_ring(item, result)
         elif item.kind == entry.FORGET:
             result.cursors.pop((item.channel, item.id), None)
-            disk.unlink(directory.offset_file(item.channel.decode(), item.id.decode()))
+            _forget(directory.offset_file(os.fsdecode(item.channel), os.fsdecode(item.id)), result)
+
+
+def _forget(path: Path, result: Recovered) -> None:
+    try:
+        disk.unlink(path)
+    except OSError as error:
+        if error.errno in disk.WAIT_ERRNOS:
+            raise
+        result.notes.append(f"{path}: cannot be removed: {error.strerror}")
+    if path.parent.is_dir():
+        result.touched.add(path.parent)
 
 
 def _add_run(runs: list[_Run], item: entry.Entry, data: bytes) -> None:
@@ -170,12 +183,15 @@ def _add_ring(item: entry.Entry, result: Recovered) -> None:
 
 def _spilled(item: entry.Entry, directory: DataDirectory, result: Recovered) -> bytes | None:
     at, length, check = entry.SPILL_REFERENCE.unpack(item.data)
-    path = directory.spill / item.id.decode()
+    result.spills.add(item.id)
+    path = directory.spill / os.fsdecode(item.id)
     try:
         with path.open("rb") as file:
             file.seek(at)
             data = file.read(length)
     except OSError as error:
+        if error.errno in disk.WAIT_ERRNOS:
+            raise
         data = b""
         result.notes.append(f"{path}: {error.strerror}")
     if len(data) != length or crc32(data) != check:
@@ -216,29 +232,30 @@ class _ChannelRecovery:
         fd = disk.open_file(segment.path, os.O_RDWR)
         try:
             at = offset - segment.start
-            there = os.pread(fd, len(data), at)
-            if there != data:
+            while (there := os.pread(fd, len(data), at)) != data:
                 foreign = None if data.startswith(there) else self._foreign_run(fd, at, data)
-                if foreign is not None:
-                    foreign_at, length = foreign
-                    self._report_foreign(segment, foreign_at, length)
-                    self._shift += length
-                    cut = data.rfind(b"\n", 0, foreign_at - at) + 1
-                    disk.write_at(fd, data[:cut], at)
-                    data, at = data[cut:], foreign_at + length
-                disk.write_at(fd, data, at)
+                if foreign is None:
+                    disk.write_at(fd, data, at)
+                    disk.step("recovery.written")
+                    break
+                foreign_at, length = foreign
+                self._report_foreign(segment, foreign_at, length)
+                self._shift += length
+                cut = data.rfind(b"\n", 0, foreign_at - at) + 1
+                disk.write_at(fd, data[:cut], at)
                 disk.step("recovery.written")
+                data, at = data[cut:], foreign_at + length
             self._result.touched.add(segment.path)
         finally:
             os.close(fd)
 
     def _segment_for(self, offset: int, starts_segment: bool) -> Segment:
-        last = self._segments[-1] if self._segments else None
         if starts_segment and all(segment.start != offset for segment in self._segments):
             return self._create(offset)
-        if last is None or (offset >= last.start and offset > last.start + last.path.stat().st_size):
-            return self._create(offset)
-        return next(segment for segment in reversed(self._segments) if segment.start <= offset)
+        segment = next((segment for segment in reversed(self._segments) if segment.start <= offset), None)
+        if segment is None or offset > segment.start + segment.path.stat().st_size:
+            return self._create(offset)  # what was before it is lost: zeros in its place would be worse than a gap
+        return segment
 
     def _create(self, start: int) -> Segment:
         path = self._directory / segment_name(start)

@@ -37,7 +37,10 @@ def _write(segment: SegmentFile, item: entry.Entry, spill_directory: Path) -> No
 
 
 def rewrite_file(path: Path) -> None:
-    """Write a small file's own bytes again, so that they are dirty again; one that is gone is let be. Raises `OSError`."""
+    """Write a small file's own bytes again, so that they are dirty again. One that is gone is let be.
+
+    Raises `OSError`.
+    """
     try:
         fd = disk.open_file(path, os.O_RDWR)
     except FileNotFoundError:
