@@ -36,9 +36,14 @@ class WriterOptions:
         self.max_files = 10
         self.retention = 0.0
         self.offset_flush_interval_ms = 200
-        self.journal_mb = 8
+        self.journal_mb = 8.0
         self.spin_us = 50
         self.idle_exit = 30.0
+
+    @property
+    def journal_bytes(self) -> int:
+        """The most that a file of the journal grows to."""
+        return int(self.journal_mb * (1 << 20))
 
     @classmethod
     def from_settings(cls, settings: Settings) -> WriterOptions:

@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 from keyop.ipc import lease
-from keyop.ipc.layout import COMMITTED, HEAD, MASK, POISONED, RING_SIZE_BYTES
+from keyop.ipc.layout import COMMITTED, HEAD, MASK, POISONED, REPLIES_TAKEN, REPLIES_WRITTEN, RING_SIZE_BYTES
 from keyop.ipc.port import Port, Reply
+from keyop.ipc.word import distance
 
 # A record that the head covers and whose CRC stays wrong for this long will not become right any more.
 POISON_AFTER_S = 1.0
@@ -28,6 +29,7 @@ class AttachedPort:
         "replies",
         "suspect_since",
         "taken",
+        "waits_for",
         "words",
     )
 
@@ -39,9 +41,28 @@ class AttachedPort:
         self.lease_path = lease_path
         self.taken: int = port.words[COMMITTED]
         self.replies: list[Reply] = []
+        # Its next record cannot be taken now, and is not tried again before the next wake-up.
         self.blocked = False
+        # The errno of the disk that its next record waits for.
+        self.waits_for = 0
         self.dead = False
         self.suspect_since = 0.0
+        self._take_back_answers()
+
+    def _take_back_answers(self) -> None:
+        """Answers that the last writer wrote, and was killed before COMMITTED passed them: they are given again."""
+        words = self.words
+        written = words[REPLIES_WRITTEN]
+        while written != words[REPLIES_TAKEN]:
+            answer = self.port.read_reply(written - 1 & MASK)
+            if answer is not None and distance(self.taken, answer.position) >= 0:
+                break
+            written = written - 1 & MASK
+        words[REPLIES_WRITTEN] = written
+
+    def unblock(self) -> None:
+        """Try its next record again; nothing is taken from a closed ring any more."""
+        self.blocked = bool(self.words[POISONED])
 
     @property
     def drained(self) -> bool:
@@ -50,11 +71,15 @@ class AttachedPort:
 
     def is_alive(self) -> bool:
         """Whether the process still holds its lease."""
-        return not self.dead and lease.is_held(self.lease_path)
+        try:
+            return not self.dead and lease.is_held(self.lease_path)
+        except OSError:
+            return True  # cannot be known
 
     def reply(self, position: int, code: int, value: int = 0) -> None:
-        """Answer the record that ends at ``position``, once the round is committed."""
-        self.replies.append(Reply(position, code, value))
+        """Answer the record that ends at ``position``, once the round is committed. Of the dead nobody asks."""
+        if not self.dead:
+            self.replies.append(Reply(position, code, value))
 
     def take_over(self, position: int, replies: list[tuple[int, int, int]]) -> bool:
         """What a journal frame says of this ring, if it is ahead of what the ring says by no more than its size."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -17,12 +18,16 @@ from keyop.writer.log import Log
 # The kernel's time stamps are this coarse: a directory changed twice within it may look unchanged.
 _STAMP_NS = 20_000_000
 _SHM = Path("/dev/shm")
+_is_port = re.compile("[0-9a-f]{8}").fullmatch
+
+Taken = tuple[int, list[tuple[int, int, int]]]
 
 
 class Census:
     """The attached ports."""
 
-    def __init__(self, run_dir: Path, identity: DirectoryIdentity, log: Log) -> None:
+    def __init__(self, run_dir: Path, identity: DirectoryIdentity, log: Log, taken: dict[int, Taken]) -> None:
+        """``taken``: what a recovery found of each ring, by its id: how far the journal holds it, and the answers."""
         self.ports: list[AttachedPort] = []
         self._run_dir = run_dir
         self._identity = identity
@@ -30,6 +35,7 @@ class Census:
         self._names: set[str] = set()
         self._seen_ns = 0
         self._scanned_ns = 0
+        self._taken = taken
         self._complained: set[str] = set()
 
     def look(self) -> list[AttachedPort]:
@@ -44,37 +50,52 @@ class Census:
         """Read the directory; adopt what is new and alive."""
         self._scanned_ns = time.time_ns()
         found = []
-        for name in os.listdir(self._run_dir):
-            if name.startswith(lease.PORT_PREFIX) and name not in self._names:
+        for name in self.leases():
+            if name not in self._names:
                 adopted = self._adopt(name)
                 if adopted is not None:
                     found.append(adopted)
         return found
+
+    def leases(self) -> list[str]:
+        """The names of the leases that stand in the directory now. Any thread may ask."""
+        return [name for name in os.listdir(self._run_dir) if _is_lease(name)]
 
     def _adopt(self, lease_name: str) -> AttachedPort | None:
         name = lease_name.removeprefix(lease.PORT_PREFIX)
         path = self._run_dir / lease_name
         try:
             opened = Port.open(self._identity, name)
-        except SharedMemoryError as error:
+            if opened is None:
+                # Its memory is gone: with its process, or (if that lives) until the process has made it anew.
+                self._forget_fallen(name, path)
+                return None
+        except (SharedMemoryError, OSError) as error:
             if name not in self._complained:
                 self._log.error("port_refused", port=name, why=error)
                 self._complained.add(name)
-            return None
-        if opened is None:
-            # Its memory is gone: with its process, or (if that lives) until the process has made it anew.
-            if not lease.is_held(path):
-                path.unlink(missing_ok=True)
+            self._forget_fallen(name, path)
             return None
         attached = AttachedPort(name, opened, path)
+        taken = self._taken.pop(opened.ring_id, None)
+        if taken is not None:
+            attached.take_over(*taken)
         self.ports.append(attached)
         self._names.add(lease_name)
         return attached
 
+    def _forget_fallen(self, name: str, path: Path) -> None:
+        """Remove what is left of a process that died with a port that cannot be used."""
+        try:
+            if lease.remove_fallen(path):
+                port.remove(self._identity, name)
+        except OSError as error:
+            self._log.debug("port_not_removed", port=name, why=error)
+
     def find_dead(self) -> list[AttachedPort]:
         """The ports whose lease has fallen. They are drained before `sweep`."""
         for attached in self.ports:
-            if not attached.dead and not lease.is_held(attached.lease_path):
+            if not attached.is_alive():
                 attached.dead = True
         return [attached for attached in self.ports if attached.dead]
 
@@ -94,9 +115,8 @@ class Census:
     def sweep_orphans(self) -> None:
         """At a start: remove what has no lease (Linux, where shared memory can be listed)."""
         for path in self._run_dir.glob(f"{lease.DRAFT_PREFIX}*"):
-            if not lease.is_held(path):
+            if lease.remove_fallen(path):
                 port.remove(self._identity, path.name.removeprefix(lease.DRAFT_PREFIX))
-                path.unlink(missing_ok=True)
         if not _SHM.is_dir():
             return
         prefix = f"{PREFIX[1:]}{self._identity.key}-"
@@ -106,13 +126,18 @@ class Census:
                 port.remove(self._identity, name[len(prefix) :][:8], pages=_pages(names, name[: len(prefix) + 8]))
 
     def _leased(self, name: str) -> bool:
-        return any((self._run_dir / f"{kind}{name}").exists() for kind in (lease.PORT_PREFIX, lease.DRAFT_PREFIX))
+        # In this order: between the two looks a draft may get its final name.
+        return any((self._run_dir / f"{kind}{name}").exists() for kind in (lease.DRAFT_PREFIX, lease.PORT_PREFIX))
 
     def close(self) -> None:
         """Unmap every port; the names stay for the next writer."""
         for attached in self.ports:
             attached.port.close()
         self.ports.clear()
+
+
+def _is_lease(name: str) -> bool:
+    return name.startswith(lease.PORT_PREFIX) and _is_port(name.removeprefix(lease.PORT_PREFIX)) is not None
 
 
 def _pages(names: set[str], port_name: str) -> int:

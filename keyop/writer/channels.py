@@ -11,14 +11,15 @@ from keyop.errors import ChannelNameError
 from keyop.ipc.board import Board
 from keyop.names import check_channel, is_dead_letter
 from keyop.storage import disk
-from keyop.storage.channel_log import ChannelLog, SegmentFile
+from keyop.storage.channel_log import ChannelLog, Descriptors, SegmentFile
 from keyop.storage.directory import DataDirectory
+from keyop.storage.offsets import list_offsets
 from keyop.writer.refused import Refused, Wait
 from keyop.writer_options import WriterOptions
 
 _MIB = 1 << 20
-# Descriptors that are left for everything but segments.
-_RESERVED_DESCRIPTORS = 64
+# Descriptors that are left for everything but segments: a mapped port holds one.
+_RESERVED_DESCRIPTORS = 256
 
 
 class Channels:
@@ -33,8 +34,9 @@ class Channels:
         self._roll_bytes = int(options.compaction_threshold_mb * _MIB)
         self._dead_letter_roll_bytes = int(options.dead_letter_compaction_threshold_mb * _MIB)
         self._board = board
-        self._open = 0
-        self._limit = _raise_descriptor_limit() - _RESERVED_DESCRIPTORS
+        self._descriptors = Descriptors()
+        limit = _raise_descriptor_limit()
+        self._limit = limit - min(_RESERVED_DESCRIPTORS, limit // 2)
 
     def open(self, name: bytes) -> ChannelLog:
         """The log of a channel, opened and put on the board. Raises `Refused` and `Wait`."""
@@ -46,31 +48,36 @@ class Channels:
         except (ChannelNameError, UnicodeDecodeError) as error:
             raise Refused(reply.MALFORMED) from error
         roll_bytes = self._dead_letter_roll_bytes if is_dead_letter(text) else self._roll_bytes
-        log = ChannelLog(name, self._directory.channel(text), roll_bytes)
+        log = ChannelLog(name, self._directory.channel(text), roll_bytes, self._descriptors)
         try:
-            self.unsynced_directories.update(log.open())
+            self.unsynced_directories.update(log.open(lambda: self._furthest(text)))
         except OSError as error:
-            raise _sort(error) from error
+            raise sort(error) from error
         log.board_place = self._board.add(name)
         self._board.set_end(log.board_place, log.end)
         self.by_name[name] = log
-        self._open += 1
-        if self._open > self._limit:
-            self._close_coldest()
+        if self.crowded:
+            self.close_coldest()
         return log
 
-    def _close_coldest(self) -> None:
-        """Give up a tenth of the descriptors, those that were not written for longest, synced before if need be."""
-        coldest = sorted((log for log in self.by_name.values() if log.active), key=lambda log: log.used)
-        for log in coldest[: max(1, self._limit // 10)]:
-            assert log.active is not None
-            if log.active.fd >= 0 and not log.active.dirty:
-                log.active.close()
-                self._open -= 1
+    def _furthest(self, channel: str) -> int:
+        """The greatest offset that a file of the channel's subscribers names."""
+        return max((offset.value for _id, offset in list_offsets(self._directory.offsets(channel))), default=0)
 
-    def reopened(self) -> None:
-        """A segment whose descriptor had been given up was opened again."""
-        self._open += 1
+    @property
+    def crowded(self) -> bool:
+        """Whether so many segments are open that descriptors run out."""
+        return self._descriptors.open > self._limit
+
+    def close_coldest(self) -> None:
+        """Give up a tenth of the descriptors, those that were not written for longest.
+
+        One that holds bytes which no checkpoint has synced stays: its descriptor is the one that reports an error.
+        """
+        idle = [log for log in self.by_name.values() if _can_close(log)]
+        for log in sorted(idle, key=lambda log: log.used)[: max(1, self._limit // 10)]:
+            assert log.active is not None
+            log.active.close()
 
     def close(self) -> None:
         """Close every segment."""
@@ -86,7 +93,11 @@ def release(segment: SegmentFile, log_active: bool) -> None:
         segment.close()
 
 
-def _sort(error: OSError) -> Refused | Wait:
+def _can_close(log: ChannelLog) -> bool:
+    return log.active is not None and log.active.fd >= 0 and not log.active.dirty
+
+
+def sort(error: OSError) -> Refused | Wait:
     """Whether the transaction is at fault, or the disk."""
     if error.errno in disk.WAIT_ERRNOS:
         return Wait(error)

@@ -25,28 +25,36 @@ _BACKOFF_S = (0.05, 0.2, 1.0, 5.0)
 
 
 class Checkpoint:
-    """What has to be synced before journal file ``index`` may be freed."""
+    """What has to be synced before journal file ``index`` may be freed; None: no file is."""
 
-    def __init__(self, index: int, *, grow: bool = False) -> None:
+    def __init__(self, index: int | None, *, grow: bool = False) -> None:
         self.index = index
         self.grow = grow
         self.segments: set[SegmentFile] = set()
         self.files: set[Path] = set()
         self.directories: set[Path] = set()
         self.spills: set[bytes] = set()
-        self.then: Callable[[], None] | None = None
+        self.then: list[Callable[[], None]] = []
         self.done = threading.Event()
 
 
 class Checkpointer:
-    """The thread. ``on_done`` is called in it after each checkpoint, ``on_trouble`` with a failing disk's errno."""
+    """The thread. ``on_done`` is called in it after each checkpoint, ``on_trouble`` with a failing disk's errno.
+
+    ``on_skipped`` is told of a small file that cannot be synced at all.
+    """
 
     def __init__(
-        self, journal: Journal, on_done: Callable[[Checkpoint], None], on_trouble: Callable[[int], None]
+        self,
+        journal: Journal,
+        on_done: Callable[[Checkpoint], None],
+        on_trouble: Callable[[int], None],
+        on_skipped: Callable[[Path, OSError], None],
     ) -> None:
         self._journal = journal
         self._on_done = on_done
         self._on_trouble = on_trouble
+        self._on_skipped = on_skipped
         self._queue: SimpleQueue[Checkpoint] = SimpleQueue()
         threading.Thread(target=self._run, name="checkpoint", daemon=True).start()
 
@@ -58,8 +66,8 @@ class Checkpointer:
         while True:
             checkpoint = self._queue.get()
             self._do(checkpoint)
-            if checkpoint.then is not None:
-                checkpoint.then()
+            for then in checkpoint.then:
+                then()
             self._on_done(checkpoint)
             checkpoint.done.set()
 
@@ -70,12 +78,14 @@ class Checkpointer:
             self._until_it_holds(partial(disk.sync_data, segment.fd), partial(self._rewrite, segment))
         disk.step("checkpoint.segments_synced")
         for path in checkpoint.files:
-            self._until_it_holds(partial(_sync_if_there, path), partial(rewrite_file, path))
+            self._until_it_holds(partial(self._sync_path, path), partial(rewrite_file, path))
         for path in checkpoint.directories:
-            self._until_it_holds(partial(_sync_if_there, path), lambda: None)
+            self._until_it_holds(partial(self._sync_path, path), lambda: None)
         disk.step("checkpoint.synced")
-        self._until_it_holds(lambda: self._journal.free(checkpoint.index, grow=checkpoint.grow), lambda: None)
-        disk.step("checkpoint.freed")
+        index = checkpoint.index
+        if index is not None:
+            self._until_it_holds(partial(self._journal.free, index, grow=checkpoint.grow), lambda: None)
+            disk.step("checkpoint.freed")
 
     def _until_it_holds(self, action: Callable[[], None], mend: Callable[[], None]) -> None:
         """After a failed sync the kernel may have dropped the pages: they are written again before the next try."""
@@ -97,12 +107,16 @@ class Checkpointer:
     def _rewrite(self, segment: SegmentFile) -> None:
         rewrite_segment([self._journal.path(0), self._journal.path(1)], segment)
 
-
-def _sync_if_there(path: Path) -> None:
-    try:
-        disk.sync_path(path)
-    except FileNotFoundError:
-        pass  # removed since: nothing of it is owed
+    def _sync_path(self, path: Path) -> None:
+        try:
+            disk.sync_path(path)
+        except FileNotFoundError:
+            pass  # removed since: nothing of it is owed
+        except OSError as error:
+            if error.errno in disk.WAIT_ERRNOS:
+                raise
+            # One file that nobody may read must not keep the journal from being freed.
+            self._on_skipped(path, error)
 
 
 def _sync_file_system(fd: int) -> None:

@@ -12,8 +12,10 @@ from keyop.ipc.layout import COMMIT_ASLEEP, DATA_ASLEEP, HEAD, WRITER_ASLEEP
 from keyop.ipc.semaphore import Semaphore
 from keyop.ipc.word import Fence
 from keyop.storage import disk
+from keyop.storage.channel_log import SegmentFile
 from keyop.storage.directory import DataDirectory
 from keyop.storage.journal import Journal
+from keyop.writer.attached import AttachedPort
 from keyop.writer.census import Census
 from keyop.writer.channels import Channels, release
 from keyop.writer.checkpoint import Checkpoint, Checkpointer
@@ -30,6 +32,10 @@ from keyop.writer_options import WriterOptions
 _CURSORS_A_FRAME = 1000
 _LOOK_EVERY_NS = 2_000_000
 _BACKOFF_S = (0.02, 0.1, 0.5)
+_DRAIN_WAIT_S = 0.02
+# How often and how soon the writer looks again whether answers that leave no room for more were taken.
+_ANSWER_LOOKS = 25
+_ANSWER_WAIT_S = 0.002
 
 
 class Committer:
@@ -44,6 +50,7 @@ class Committer:
         census: Census,
         channels: Channels,
         cursors: Cursors,
+        spills: Spills,
         log: Log,
     ) -> None:
         self.directory = directory
@@ -55,28 +62,37 @@ class Committer:
         self.trouble = Trouble(board, log)
         self.strict = options.sync_interval_ms <= 0
         self.journal = Journal(
-            directory.journal, options.journal_mb << 20, lambda errno: self.trouble.set("journal", errno)
+            directory.journal, options.journal_bytes, lambda errno: self.trouble.set("journal", errno)
         )
-        self.spills = Spills(directory.spill)
+        self.spills = spills
         self.subscriptions = Subscriptions(directory, channels, cursors, log)
         self.moving = False
         self.last_commit_s = time.monotonic()
         self._semaphore = semaphore
         self._flusher = None if self.strict else Flusher(self.journal, options.sync_interval_ms)
         self._checkpointer = Checkpointer(
-            self.journal, self._checkpoint_done, lambda errno: self.trouble.set("checkpoint", errno)
+            self.journal,
+            self._checkpoint_done,
+            lambda errno: self.trouble.set("checkpoint", errno),
+            lambda path, error: log.error("not_synced", file=path, why=error.strerror),
         )
         self._finished: list[Checkpoint] = []
+        self._submitted: Checkpoint | None = None
+        self._checkpoints = 0
         self._dirty = Checkpoint(self.journal.current)
         self._round = Round(channels, cursors, self.subscriptions, self.spills, log)
         self._fence = Fence()
         self._spin_ns = options.spin_us * 1000 if (os.cpu_count() or 1) > 1 else 0
         self._moved: list[Cursor] = []
         self._rotation = 0
+        self._waiting = 0
         self._looked_ns = 0
         self._tick_due = False
-        self._checkpoint_wanted: Callable[[], None] | None = None
+        self._checkpoint_wanted: list[Callable[[], None]] = []
         self._stop = False
+        # A port in the way of a transaction is to be swept: the next round at once.
+        self._again = False
+        self._patience = _ANSWER_LOOKS
         self._frames = 0
         self._records = 0
         self._bytes = 0
@@ -88,9 +104,9 @@ class Committer:
         self._tick_due = True
         self._semaphore.post()
 
-    def request_checkpoint(self, then: Callable[[], None]) -> None:
+    def request_checkpoint(self, then: Callable[[], None] = lambda: None) -> None:
         """Have the journal freed in the background, and ``then`` called in the checkpoint's thread."""
-        self._checkpoint_wanted = then
+        self._checkpoint_wanted.append(then)
         self.request_tick()
 
     def stop(self) -> None:
@@ -108,13 +124,26 @@ class Committer:
                 worked_ns = time.perf_counter_ns()
             elif not self._spin(worked_ns):
                 self._sleep()
-        while self._work_waiting():
-            self.commit_round()
+        self._drain()
         self.file_last_words()
         self.checkpoint()
 
-    def _work_waiting(self) -> bool:
+    def _drain(self) -> None:
+        """Until every ring is empty. What a disk has no room for waits here, until the main thread's patience ends."""
+        while True:
+            if self.commit_round():
+                continue
+            self._unblock()
+            if not self._work_waiting():
+                return
+            time.sleep(_DRAIN_WAIT_S)
+
+    def _unblock(self) -> None:
         for port in self.census.ports:
+            port.unblock()
+
+    def _work_waiting(self) -> bool:
+        for port in self.census.ports:  # noqa: SIM110 - it is spun on, and a generator costs more
             if port.words[HEAD] != port.taken and not port.blocked:
                 return True
         return False
@@ -132,20 +161,29 @@ class Committer:
         words = self.board.words
         words[WRITER_ASLEEP] = 1
         self._fence()
-        if not (self._work_waiting() or self._tick_due or self._stop):
-            self._semaphore.wait()
+        if not (self._work_waiting() or self._tick_due or self._stop or self._again):
+            if self._round.unanswered and self._patience > 0:
+                # Who takes the answers that are in the way says nothing when he does.
+                self._patience -= 1
+                self._semaphore.wait(_ANSWER_WAIT_S)
+            else:
+                self._semaphore.wait()
         words[WRITER_ASLEEP] = 0
-        for port in self.census.ports:
-            port.blocked = False
+        self._unblock()
         if not self._work_waiting():
             self._look_around()
 
     def _look_around(self) -> None:
         """Woken, and no ring has anything: somebody came or went."""
         self._looked_ns = time.perf_counter_ns()
-        self.census.look()
+        self._welcome(self.census.look())
         if self.census.detached():
             self.census.find_dead()
+
+    def _welcome(self, ports: list[AttachedPort]) -> None:
+        """Ports that were found: one whose memory was made anew may hold subscriptions."""
+        for port in ports:
+            self.subscriptions.adopt(port, granted=True)
 
     # ---- one round
 
@@ -154,7 +192,9 @@ class Committer:
         now_ns = time.perf_counter_ns()
         if now_ns - self._looked_ns > _LOOK_EVERY_NS:
             self._looked_ns = now_ns
-            self.census.look()
+            self._welcome(self.census.look())
+        if self.channels.crowded:
+            self._close_segments()
         this = self._round
         this.clear()
         this.max_bytes = self.journal.max_frame_bytes
@@ -165,7 +205,8 @@ class Committer:
         this.add_cursors(self._moved[:_CURSORS_A_FRAME])
         del self._moved[:_CURSORS_A_FRAME]
         self._take(this)
-        if self._checkpoint_wanted is not None:
+        self._again = this.later and any(port.dead and not port.blocked for port in self.census.ports)
+        if self._checkpoint_wanted:
             self._start_checkpoint()
         if not (this.ports or this.cursors or this.buried):
             if ticked:
@@ -179,8 +220,19 @@ class Committer:
             self._file_offsets()
         self._settle(this)
         for port in this.buried:
+            self.spills.bury(port.port.ring_id)
             self.census.sweep(port)
+        if this.buried or this.forgotten:
+            self._unblock()  # somebody may have waited for that
+        self._patience = _ANSWER_LOOKS
         return True
+
+    def _close_segments(self) -> None:
+        """More segments are open than there are descriptors for."""
+        self.channels.close_coldest()
+        if self.channels.crowded:
+            self.checkpoint()  # nothing is dirty behind it
+            self.channels.close_coldest()
 
     def _take(self, this: Round) -> None:
         """A round over the rings. The start rotates, so that no ring is always last when the frame is full."""
@@ -192,11 +244,10 @@ class Committer:
         for number in range(self._rotation, self._rotation + count):
             port = ports[number % count]
             if port.words[HEAD] != port.taken and not port.blocked:
-                taken = port.taken
                 this.take(port)
-                if port.taken == taken and this.waiting is not None:
-                    port.blocked = True
-        self.trouble.set("channel", this.waiting.errno or 0 if this.waiting else 0)
+        if this.waiting or self._waiting:
+            self._waiting = next((port.waits_for for port in ports if port.waits_for), 0)
+            self.trouble.set("channel", self._waiting)
 
     def _bury(self, this: Round) -> None:
         """Dead processes whose rings are drained: their slots' last words go into this round."""
@@ -210,17 +261,32 @@ class Committer:
             return
         self._prepare(this)
         entries = this.frame_entries()
-        if not self.journal.fits(sum(map(len, entries))):
-            self._turn_over(full=True)
+        length = sum(map(len, entries))
+        if not self.journal.fits(length):
+            self._make_room(length)
         self.journal.write(entries)
         if this.sync or (self.strict and this.logs):
             self.journal.sync()
         elif this.logs and self._flusher is not None:
             self._flusher.start()
         self.board.words[layout.AT_REST] = 0
+        self.spills.name(this.spilled)
         self._dirty.spills.update(spill.name for spill in this.spilled)
         self._apply(this)
         disk.step("applied")
+
+    def _make_room(self, length: int) -> None:
+        """The journal file is full, or too small for what one frame has to hold."""
+        if self.journal.in_use:
+            self._turn_over(full=True)
+        failures = 0
+        while not self.journal.fits(length):
+            try:
+                self.journal.make_room(length)
+            except OSError as error:
+                failures = self._wait("journal", error, failures)
+        if failures:
+            self.trouble.set("journal", 0)
 
     def _prepare(self, this: Round) -> None:
         """Make the segments that this round begins, while nothing is promised yet."""
@@ -231,7 +297,7 @@ class Committer:
                     self._dirty.directories.update(log.prepare())
                     self.channels.rolled.add(log.name.decode())
                 except OSError as error:
-                    failures = self._wait(error, failures)
+                    failures = self._wait("segment", error, failures)
                 else:
                     break
         if failures:
@@ -243,15 +309,11 @@ class Committer:
         for log in this.logs:
             while True:
                 try:
-                    dirty = log.apply()
+                    log.apply(self._is_dirty)
                 except OSError as error:
-                    failures = self._wait(error, failures)
+                    failures = self._wait("segment", error, failures)
                 else:
                     break
-            for segment in dirty:
-                if segment not in self._dirty.segments:
-                    self._dirty.segments.add(segment)
-                    segment.dirty += 1
             log.used = self._frames
         if failures:
             self.trouble.set("segment", 0)
@@ -261,10 +323,16 @@ class Committer:
         for cursor in this.forgotten:
             self.cursors.forget(cursor)
 
-    def _wait(self, error: OSError, failures: int) -> int:
-        if error.errno not in disk.WAIT_ERRNOS:
+    def _is_dirty(self, segment: SegmentFile) -> None:
+        if segment not in self._dirty.segments:
+            self._dirty.segments.add(segment)
+            segment.dirty += 1
+
+    def _wait(self, what: str, error: OSError, failures: int) -> int:
+        """Nothing else can be done: a full disk gets room again, and permissions are given back."""
+        if error.errno not in disk.WAIT_ERRNOS and not isinstance(error, PermissionError):
             raise error
-        self.trouble.set("segment", error.errno or 0)
+        self.trouble.set(what, error.errno or 0)
         time.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
         return failures + 1
 
@@ -300,7 +368,7 @@ class Committer:
     # ---- twice a second
 
     def _tick(self) -> None:
-        self.census.scan()
+        self._welcome(self.census.scan())
         self.census.find_dead()
         moved = self.cursors.moved()
         self.moving = bool(moved)
@@ -315,22 +383,34 @@ class Committer:
         """At a stop: commit where every subscriber stands now, and write the offset files."""
         self._tick_due = True
         self.commit_round()
+        while self._moved:
+            self.commit_round()
         self._file_offsets()
 
     # ---- checkpoints
 
-    def _turn_over(self, *, full: bool = False, then: Callable[[], None] | None = None) -> None:
+    def _turn_over(self, *, full: bool = False, then: list[Callable[[], None]] | None = None) -> None:
         """The journal file is full, or is to be freed: go over to the other, and checkpoint what was left."""
         if not self.journal.wait_free(0):
             self.log.debug("waiting_for_checkpoint")
             self.journal.wait_free()
+        checkpoint = self._dirty
+        checkpoint.grow = full and self.journal.filled_fast()
+        self._add_offsets(checkpoint)
+        checkpoint.index = self.journal.switch()
+        self._dirty = Checkpoint(self.journal.current)
+        checkpoint.then = then or []
+        self._submit(checkpoint)
+
+    def _add_offsets(self, checkpoint: Checkpoint) -> None:
+        """Write the offset files, and have the checkpoint sync them."""
         self._finish_checkpoints()
         failures = 0
         while (error := self.cursors.file()) is not None:
-            failures = self._wait(error, failures)
+            failures = self._wait("offsets", error, failures)
+        if failures:
+            self.trouble.set("offsets", 0)
         self._file_attempts()
-        checkpoint = self._dirty
-        checkpoint.grow = full and self.journal.filled_fast()
         checkpoint.files |= self.cursors.unsynced_files
         checkpoint.directories |= self.cursors.unsynced_directories | self.channels.unsynced_directories
         for pending in (
@@ -339,9 +419,9 @@ class Committer:
             self.channels.unsynced_directories,
         ):
             pending.clear()
-        checkpoint.index = self.journal.switch()
-        self._dirty = Checkpoint(self.journal.current)
-        checkpoint.then = then
+
+    def _submit(self, checkpoint: Checkpoint) -> None:
+        self._submitted = checkpoint
         self._checkpointer.submit(checkpoint)
 
     def _file_attempts(self) -> None:
@@ -351,19 +431,23 @@ class Committer:
             self.log.warning("attempts_not_noted", why=error)  # costs repeated attempts after the next crash
 
     def _start_checkpoint(self) -> None:
-        then, self._checkpoint_wanted = self._checkpoint_wanted, None
+        then, self._checkpoint_wanted = self._checkpoint_wanted, []
         if self.journal.in_use:
             self._turn_over(then=then)
-        elif then is not None:
-            then()
+            return
+        # Behind the one that may be under way, whose offsets are not synced yet.
+        checkpoint = Checkpoint(None)
+        checkpoint.then = then
+        self._add_offsets(checkpoint)
+        self._submit(checkpoint)
 
     def checkpoint(self) -> None:
         """Bring everything to its place and free both files, before anything else is committed."""
         if self.journal.in_use:
             self._turn_over()
-        self.journal.wait_free()
+        if self._submitted is not None:
+            self._submitted.done.wait()
         self._finish_checkpoints()
-        self.board.words[layout.AT_REST] = 1
 
     def _checkpoint_done(self, checkpoint: Checkpoint) -> None:
         self._finished.append(checkpoint)
@@ -376,3 +460,7 @@ class Committer:
                 log = self.channels.by_name.get(segment.path.parent.name.encode())
                 release(segment, log is not None and log.active is segment)
             self.spills.remove(checkpoint.spills)
+            self._checkpoints += checkpoint.index is not None
+            self.board.set_counter("checkpoints", self._checkpoints)
+        if self.journal.at_rest:
+            self.board.words[layout.AT_REST] = 1

@@ -16,6 +16,7 @@ from keyop.storage.directory import DataDirectory
 from keyop.storage.offset_file import write_offset
 from keyop.storage.recovery import RecoveredCursor
 from keyop.writer.attached import AttachedPort
+from keyop.writer.log import Log
 
 Key = tuple[bytes, bytes]
 
@@ -75,19 +76,21 @@ class Cursor:
 class Cursors:
     """All cursors that were used since the writer started."""
 
-    def __init__(self, directory: DataDirectory) -> None:
+    def __init__(self, directory: DataDirectory, log: Log) -> None:
         self.by_key: dict[Key, Cursor] = {}
         self.held: set[Cursor] = set()
         self.unfiled: set[Cursor] = set()
         self.unsynced_files: set[Path] = set()
         self.unsynced_directories: set[Path] = set()
         self._directory = directory
+        self._log = log
+        self._complained: set[Path] = set()
         self._attempts_path = directory.run / "attempts"
         self._earlier_attempts = _read_attempts(self._attempts_path)
 
     def path(self, key: Key) -> Path:
         """The offset file of a cursor."""
-        return self._directory.offset_file(key[0].decode(), key[1].decode())
+        return self._directory.offset_file(os.fsdecode(key[0]), os.fsdecode(key[1]))
 
     def add(self, key: Key, offset: int) -> Cursor:
         """Put a cursor into the table, with the attempts that an earlier writer noted."""
@@ -132,25 +135,39 @@ class Cursors:
         return moved
 
     def forget(self, cursor: Cursor) -> None:
-        """Delete a subscriber's offset. Raises `OSError`."""
+        """Delete a subscriber's offset."""
         self.let_go(cursor)
         self.unfiled.discard(cursor)
         self.unsynced_files.discard(cursor.path)
         self.by_key.pop(cursor.key, None)
-        disk.unlink(cursor.path)
+        try:
+            disk.unlink(cursor.path)
+        except OSError as error:
+            self._complain(cursor.path, error)
         self.unsynced_directories.add(cursor.path.parent)
 
     def file(self) -> OSError | None:
-        """Write the offset files that are behind; the last error, if some could not be written now."""
+        """Write the offset files that are behind; the last error of a full or failing disk: then try again.
+
+        One that cannot be a file at all (a directory has its name, no permission) is reported and left: it costs its
+        subscriber repeated messages, and nobody else anything.
+        """
         trouble = None
         for cursor in list(self.unfiled):
             try:
                 self._file_one(cursor)
             except OSError as error:
-                trouble = error
-            else:
-                self.unfiled.discard(cursor)
+                if error.errno in disk.WAIT_ERRNOS:
+                    trouble = error
+                    continue
+                self._complain(cursor.path, error)
+            self.unfiled.discard(cursor)
         return trouble
+
+    def _complain(self, path: Path, error: OSError) -> None:
+        if path not in self._complained:
+            self._complained.add(path)
+            self._log.error("offset_not_filed", file=path, why=error.strerror)
 
     def _file_one(self, cursor: Cursor) -> None:
         if cursor.filed == cursor.offset:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from keyop.errors import DataDirectoryError, KeyopError, WriterBusy
-from keyop.ipc import layout, lease, memory, semaphore
+from keyop.ipc import board, layout, lease, semaphore
 from keyop.ipc.names import DirectoryIdentity
 from keyop.storage.directory import DataDirectory
 from keyop.writer.committer import Committer
@@ -52,15 +52,51 @@ def run(options: WriterOptions, *, on_demand: bool, log: Log, turn_fd: int = -1,
         return EXIT_CANNOT_START
     try:
         identity = DirectoryIdentity(directory.run)
-        committer = bring_up(directory, identity, options, log)
+    except OSError as error:
+        log.error("cannot_start", why=error)
+        return EXIT_CANNOT_START
+    try:
+        committer = bring_up(directory, identity, options, log, _Patience(log).wait)
+    except _ToldToLeaveError as reason:
+        log.info("leaving", why=reason)
+        _remove_names(identity)
+        return EXIT_UNDRAINED
     except (OSError, KeyopError) as error:
         log.error("cannot_start", why=error)
+        _remove_names(identity)
         return EXIT_CANNOT_START
     log.info("open", directory=directory.path, mode="strict" if committer.strict else "periodic")
     code = _Main(directory, identity, options, committer, on_demand, log).serve(once=once)
-    for held in leases:
-        held.release()
+    if code == EXIT_OK:
+        for held in leases:
+            held.release()
+    # Else a thread may still write when a full disk has room again: only the end of the process may drop the lock.
     return code
+
+
+class _ToldToLeaveError(Exception):
+    """A signal came while the writer was waiting for a disk at its start. The journal stays as it is."""
+
+
+class _Patience:
+    """Waits for room on the disk while the writer starts."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def wait(self, error: OSError, tries: int) -> None:
+        """Wait a little. Raises `_ToldToLeaveError` when a signal says so."""
+        if not tries:
+            self._log.error("stalled", what="start", why=error)
+        received = _wait_for_signal(min(TICK_S, 0.02 * 2 ** min(tries, 5)))
+        if received is not None:
+            raise _ToldToLeaveError(signal.Signals(received).name)
+
+
+def _remove_names(identity: DirectoryIdentity) -> None:
+    """Say GONE, and leave nothing of the writer's own in shared memory."""
+    board.retire(identity)
+    semaphore.unlink(identity.writer_semaphore())
 
 
 def _become_owner(directory: DataDirectory) -> None:
@@ -85,9 +121,14 @@ def _take_leases(directory: DataDirectory, options: WriterOptions, on_demand: bo
     path = directory.run / lease.WRITER_LOCK
     lock = lease.acquire(path, patience_s)
     if lock is None:
-        raise WriterBusy(f"{directory.path}: another writer runs here ({(path.read_text().splitlines() or ['no pid noted'])[0]})")
+        raise WriterBusy(
+            f"{directory.path}: another writer runs here ({(path.read_text().splitlines() or ['no pid noted'])[0]})"
+        )
     # For people, and for processes that want to know with which options it was started.
-    lock.note("\n".join([f"pid {os.getpid()}", *options.to_arguments(), ""]))
+    try:
+        lock.note("\n".join([f"pid {os.getpid()}", *options.to_arguments(), ""]))
+    except OSError:
+        pass  # a full disk: that is no reason not to start
     held.append(lock)
     return held
 
@@ -117,37 +158,38 @@ class _Main:
 
     def serve(self, *, once: bool) -> int:
         """Tick until there is a reason to leave; then drain and clean up."""
-        commits = threading.Thread(target=self._commit, name="commit", daemon=True)
+        threading.excepthook = self._on_crash
+        commits = threading.Thread(target=self._committer.run, name="commit", daemon=True)
         commits.start()
         reason = "all is at rest" if once else self._tick_until_reason(commits)
         self._log.info("leaving", why=reason)
-        self._committer.board.words[layout.STATE] = layout.CLOSING
+        self._committer.trouble.close(layout.CLOSING)
         self._committer.stop()
         commits.join(DRAIN_S)
         if self._crashed or commits.is_alive():
             # Crash-only: the journal stays live, the next writer recovers.
-            self._committer.board.words[layout.STATE] = layout.GONE
+            self._committer.trouble.close(layout.GONE)
+            _remove_names(self._identity)
             self._log.error("left_journal_live", why="crashed" if self._crashed else f"not drained in {DRAIN_S:.0f} s")
             return EXIT_CRASHED if self._crashed else EXIT_UNDRAINED
         self._leave_nothing()
         return EXIT_OK
 
-    def _commit(self) -> None:
-        try:
-            self._committer.run()
-        except BaseException:
-            import traceback
+    def _on_crash(self, crash: threading.ExceptHookArgs) -> None:
+        """Any thread that ends by an exception ends the writer: without one of them the others would wait for ever."""
+        import traceback
 
-            self._crashed = True
-            for line in traceback.format_exc().splitlines():
+        self._crashed = True
+        for text in traceback.format_exception(crash.exc_type, crash.exc_value, crash.exc_traceback):
+            for line in text.splitlines():
                 self._log.error("crash", line=line)
-            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _tick_until_reason(self, commits: threading.Thread) -> str:
         while True:
             received = _wait_for_signal(self._moving_tick_s if self._committer.moving else TICK_S)
             if self._crashed or not commits.is_alive():
-                return "the commit loop crashed"
+                return "a thread crashed"
             if received is not None:
                 return signal.Signals(received).name
             self._committer.request_tick()
@@ -159,7 +201,7 @@ class _Main:
     def _house_keeping(self) -> None:
         idle_s = time.monotonic() - self._committer.last_commit_s
         if idle_s > IDLE_CHECKPOINT_S and self._committer.journal.in_use:
-            self._committer.request_checkpoint(lambda: None)
+            self._committer.request_checkpoint()
         self._retention.tick()
 
     def _reason_to_leave(self) -> str | None:
@@ -178,21 +220,18 @@ class _Main:
 
     def _close_unattended(self) -> bool:
         """Say CLOSING, then look at the leases once more: who came meanwhile looks at the state after making his."""
-        words = self._committer.board.words
-        words[layout.STATE] = layout.CLOSING
-        if any(name.startswith(lease.PORT_PREFIX) for name in os.listdir(self._directory.run)):
-            words[layout.STATE] = layout.OPEN
+        self._committer.trouble.close(layout.CLOSING)
+        if self._committer.census.leases():
+            self._committer.trouble.open()
             return False
         return True
 
     def _leave_nothing(self) -> None:
-        board = self._committer.board
         self._committer.channels.close()
         self._committer.journal.close()
         self._committer.census.close()
-        board.words[layout.STATE] = layout.GONE
-        memory.unlink(self._identity.board())
-        semaphore.unlink(self._identity.writer_semaphore())
+        self._committer.trouble.close(layout.GONE)
+        _remove_names(self._identity)
 
 
 def _wait_for_signal(timeout_s: float) -> int | None:

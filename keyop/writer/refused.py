@@ -20,5 +20,9 @@ class Wait(Exception):
         self.error = error
 
 
+class Full(Exception):
+    """The round has no room for this transaction: it is the first of the next one."""
+
+
 class Later(Exception):
     """Another port has to be drained and swept first; the transaction stays in its ring for the next round."""

@@ -24,18 +24,18 @@ DEAD_LETTER_RETENTION_S = 7 * 86_400.0
 # Before this a clock is not set: a Raspberry Pi boots in 1970.
 _CLOCK_IS_SET_S = 1_704_067_200.0
 _CLOCK_JUMP_S = 60.0
+_CONSUMED = "consumed by every subscriber"
 _TRUST_AFTER_JUMP_S = 600.0
 
 
 class Removal:
-    """Segments of one channel that may go, and why."""
+    """Segments of one channel that may go, each with the reason."""
 
-    __slots__ = ("channel", "segments", "why")
+    __slots__ = ("channel", "segments")
 
-    def __init__(self, channel: str, segments: list[Segment], why: str) -> None:
+    def __init__(self, channel: str, segments: dict[Segment, str]) -> None:
         self.channel = channel
         self.segments = segments
-        self.why = why
 
 
 class WallClock:
@@ -80,26 +80,42 @@ class Retention:
 
     def _look(self, by_age: bool) -> None:
         try:
-            if self.removals(by_age):
+            found = self.removals(by_age)
+            if found:
                 # Offsets count once they are on the device: a power cut must not bring an older one back.
-                self._committer.request_checkpoint(lambda: self.remove(by_age))
+                self._committer.request_checkpoint(lambda: self._remove_after_checkpoint(found, by_age))
         except OSError as error:
             self._log.warning("retention_failed", why=error)
         finally:
             self._running = False
 
-    def remove(self, by_age: bool) -> None:
-        """Decide again, with the offsets that are on the device now, and unlink."""
+    def _remove_after_checkpoint(self, found: list[Removal], by_age: bool) -> None:
+        try:
+            self.remove(found, by_age)
+        except OSError as error:
+            self._log.warning("retention_failed", why=error)
+
+    def remove(self, found: list[Removal], by_age: bool) -> None:
+        """Unlink what was found before the checkpoint, so that the offsets that say so are on the device.
+
+        And what may still go: somebody may have subscribed meanwhile, or an offset have been moved back.
+        """
+        before = {segment for removal in found for segment in removal.segments}
         for removal in self.removals(by_age):
-            directory = self._directory.channel(removal.channel)
-            for segment in removal.segments:
-                size = segment.path.stat().st_size
-                disk.unlink(segment.path)
-                disk.step("segment.removed")
-                self._evicted_bytes += size
-                self._log.info("segment_removed", file=segment.path, bytes=size, why=removal.why)
-            disk.sync_path(directory)
+            for segment, why in removal.segments.items():
+                if segment not in before:
+                    break
+                self._remove_one(segment, why)
+            disk.sync_path(self._directory.channel(removal.channel))
         self._committer.board.set_counter("evicted_bytes", self._evicted_bytes)
+
+    def _remove_one(self, segment: Segment, why: str) -> None:
+        size = segment.path.stat().st_size
+        disk.unlink(segment.path)
+        disk.step("segment.removed")
+        if why != _CONSUMED:
+            self._evicted_bytes += size
+        self._log.info("segment_removed", file=segment.path, bytes=size, why=why)
 
     def removals(self, by_age: bool) -> list[Removal]:
         """What may go now."""
@@ -127,20 +143,18 @@ class Retention:
         consumed = min((0 if offset.damaged else offset.value for _id, offset in offsets), default=0)
         most = self._options.max_files
         oldest_s = time.time() - self._age_s(channel) if by_age and self._age_s(channel) > 0 else None
-        going: list[Segment] = []
-        why = ""
+        going: dict[Segment, str] = {}
         for number, segment in enumerate(segments[:-1]):
             if segments[number + 1].start <= consumed:
-                reason = "consumed by every subscriber"
+                reason = _CONSUMED
             elif most is not None and most > 0 and len(segments) - number > most:
                 reason = f"more than {most} segments"
-            elif oldest_s is not None and segment.path.stat().st_mtime < oldest_s:
+            elif oldest_s is not None and _CLOCK_IS_SET_S < segment.path.stat().st_mtime < oldest_s:
                 reason = "older than the retention"
             else:
                 break
-            going.append(segment)
-            why = why or reason
-        return Removal(channel, going, why) if going else None
+            going[segment] = reason
+        return Removal(channel, going) if going else None
 
     def _age_s(self, channel: str) -> float:
         if self._options.retention > 0:

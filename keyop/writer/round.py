@@ -6,23 +6,35 @@ opened. A transaction is checked whole before any of it is planned, so that all 
 
 from __future__ import annotations
 
+import errno
+import re
+import struct
 from zlib import crc32
 
 from keyop import entry, reply
 from keyop.entry import APPEND, SINGLE, SPILL, SYNC, Entry
+from keyop.errors import ChannelNameError
 from keyop.ipc import layout
 from keyop.ipc.layout import HEAD, MASK, RING_SIZE_BYTES
 from keyop.ipc.ring import HEADER, copy
+from keyop.names import check_channel
 from keyop.storage.channel_log import ChannelLog
 from keyop.writer.attached import AttachedPort
 from keyop.writer.channels import Channels
 from keyop.writer.cursors import Cursor, Cursors
 from keyop.writer.log import Log
-from keyop.writer.refused import Later, Refused, Wait
-from keyop.writer.spill import Spill, Spills
+from keyop.writer.refused import Full, Later, Refused, Wait
+from keyop.writer.spill import MAX_BYTES, Spill, Spills
 from keyop.writer.subscriptions import Subscriptions
 
 _SINGLE_BYTES = SINGLE.size
+_NEWLINE = ord("\n")
+# What an entry of a spilled transaction takes in the frame, without its channel's name.
+_SPILLED_ENTRY_BYTES = entry.ENTRY.size + entry.SPILL_REFERENCE.size + 24
+# Kinds that come in a transaction of their own.
+_ALONE = (entry.OPEN, entry.SET)
+# An id becomes a file's name; the positions of federation peers are longer than a subscriber's.
+_is_id = re.compile(rb"(?!\.)[A-Za-z0-9._-]{1,248}").fullmatch
 
 
 class Round:
@@ -45,7 +57,11 @@ class Round:
         self.bytes = 0
         self.sync = False
         self.checkpoint = False
-        self.waiting: OSError | None = None
+        self.spilled_bytes = 0
+        # Why something was left in a ring: a disk, a process whose port is to be swept first, answers not taken.
+        self.waiting = False
+        self.later = False
+        self.unanswered = False
         self.ports: list[AttachedPort] = []
         self.logs: list[ChannelLog] = []
         self.cursors: dict[Cursor, None] = {}
@@ -64,6 +80,7 @@ class Round:
     def take(self, port: AttachedPort) -> None:
         """Plan what a port's ring holds, as far as the round has room. Called when HEAD differs from ``taken``."""
         position = port.taken
+        port.waits_for = 0
         waiting = (port.words[HEAD] - position) & MASK
         if waiting > RING_SIZE_BYTES:
             self._unreadable(port, "its head is beyond the ring")
@@ -84,7 +101,13 @@ class Round:
             flags, kind, channel_length, _, _, lines_length, _ = SINGLE.unpack_from(data, begin)
             lines_at = begin + _SINGLE_BYTES + channel_length
             log = by_name.get(data[begin + _SINGLE_BYTES : lines_at])
-            if log is not None and kind == APPEND and lines_at + lines_length == end and not flags & SPILL:
+            if (
+                log is not None
+                and kind == APPEND
+                and lines_at + lines_length == end
+                and not flags & SPILL
+                and data[end - 1] == _NEWLINE
+            ):
                 # The plain publish to a channel that is open: nothing can be wrong with it.
                 if not log.chunks:
                     self.logs.append(log)
@@ -102,12 +125,15 @@ class Round:
             self.ports.append(port)
 
     def _unreadable(self, port: AttachedPort, why: str) -> None:
-        if not port.words[layout.POISONED] and port.suspect():
+        if port.words[layout.POISONED]:
+            port.blocked = True
+        elif port.suspect():
             self._log.error("ring_closed", port=port.name, pid=port.port.pid, why=why)
 
     def _take_any(self, port: AttachedPort, data: bytes, begin: int, end: int, after: int) -> bool:
         """Any other transaction; whether it was taken (planned or refused)."""
-        if port.port.reply_room() - len(port.replies) < layout.REPLIES_A_RECORD:
+        if not port.dead and port.port.reply_room() - len(port.replies) < layout.REPLIES_A_RECORD:
+            port.blocked = self.unanswered = True
             return False
         try:
             self._take_checked(port, data, begin, end, after)
@@ -115,11 +141,15 @@ class Round:
             self.refused += 1
             port.reply(after, refused.code, refused.value)
         except Wait as wait:
-            self.waiting = wait.error
+            port.waits_for = wait.error.errno or errno.EIO
+            port.blocked = self.waiting = True
             return False
         except Later:
+            port.blocked = self.later = True
             return False
-        except ValueError:
+        except Full:
+            return False
+        except (ValueError, struct.error):
             self.refused += 1
             port.reply(after, reply.MALFORMED)
         return True
@@ -129,10 +159,12 @@ class Round:
         body = begin + entry.TRANSACTION.size
         spill = None
         if flags & SPILL:
-            spill = self._spills.load(data[body:end])
+            spill = self._spills.load(data[body:end], MAX_BYTES - self.spilled_bytes)
             data, body, end = spill.data, 0, len(spill.data)
         entries = list(entry.decode(data, body, end))
         for item in entries:
+            if item.kind in _ALONE and len(entries) > 1:
+                raise Refused(reply.MALFORMED)  # planning these may fail
             self._check(port, item)
         at = body
         for item in entries:
@@ -140,6 +172,8 @@ class Round:
             self._plan(port, item, after, spill, at - len(item.data))
         if spill is not None:
             self.spilled.append(spill)
+            self.spilled_bytes += len(spill.data)
+            self.bytes += len(entries) * _SPILLED_ENTRY_BYTES
         else:
             self.bytes += end - begin
         if flags & SYNC:
@@ -154,16 +188,29 @@ class Round:
             if not item.data.endswith(b"\n"):
                 raise Refused(reply.MALFORMED)
         elif kind == entry.OPEN:
+            self._check_names(item)
             self._channels.open(item.channel)
             self._subscriptions.check_open(port, item)
         elif kind == entry.CURSOR:
             self._subscriptions.check_move(port, item)
         elif kind in (entry.FORGET, entry.SET):
+            self._check_names(item)
             self._subscriptions.check_unheld(port, item)
         elif kind not in (entry.CLOSE, entry.CHECKPOINT):
             raise Refused(reply.MALFORMED)
 
-    # ---- planning: cannot fail
+    def _check_names(self, item: Entry) -> None:
+        """Names become paths. A cursor that this round forgets may be opened by the next one."""
+        try:
+            check_channel(item.channel.decode())
+        except ChannelNameError as error:
+            raise Refused(reply.MALFORMED) from error
+        if not _is_id(item.id):
+            raise Refused(reply.MALFORMED)
+        if any(cursor.key == (item.channel, item.id) for cursor in self.forgotten):
+            raise Later
+
+    # ---- planning: cannot fail, but that the look into the files of OPEN and SET can, before anything is changed
 
     def _plan(self, port: AttachedPort, item: Entry, after: int, spill: Spill | None, data_at: int) -> None:
         kind = item.kind
@@ -175,6 +222,8 @@ class Round:
             log = self._channels.open(item.channel)
             cursor = self._subscriptions.open(port, item, log)
             self.cursors[cursor] = None
+            # Its offset file says what it needs before the retention looks again.
+            self.closed.append(cursor)
             self.sync = True
             port.reply(after, reply.OK, cursor.planned)
             port.reply(after, reply.OK, cursor.moves)
@@ -223,5 +272,6 @@ class Round:
         return {cursor.key for cursor in self.forgotten}
 
     def add_cursors(self, cursors: list[Cursor]) -> None:
-        """Put cursors that moved in their slots into the frame."""
-        self.cursors.update(dict.fromkeys(cursors))
+        """Put cursors that moved in their slots into the frame, but none that was forgotten since."""
+        by_key = self._cursors.by_key
+        self.cursors.update((cursor, None) for cursor in cursors if by_key.get(cursor.key) is cursor)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from zlib import crc32
 
 from keyop import entry, reply
 from keyop.storage import disk
-from keyop.writer.refused import Refused, Wait
+from keyop.writer.refused import Full, Refused, Wait
+
+# Spilled transactions are held in memory until they are applied: in one round as much as the largest may have.
+MAX_BYTES = 64 << 20
 
 
 class Spill:
@@ -25,15 +29,23 @@ class Spills:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        # Files that a frame names which is not checkpointed yet.
+        self._named: set[bytes] = set()
 
-    def load(self, record: bytes) -> Spill:
-        """Read the file that a ring record names. Raises `Refused` and `Wait`."""
+    def load(self, record: bytes, room: int) -> Spill:
+        """Read the file that a ring record names. Raises `Refused`, `Wait`, and `Full` if it is over ``room``."""
+        if len(record) < entry.SPILL_RECORD.size:
+            raise Refused(reply.MALFORMED)
         length, check = entry.SPILL_RECORD.unpack_from(record)
+        if length > MAX_BYTES:
+            raise Refused(reply.MALFORMED)
+        if length > room:
+            raise Full
         name = record[entry.SPILL_RECORD.size :]
-        if b"/" in name or name.startswith(b"."):
+        if not name or b"/" in name or b"\0" in name or name.startswith(b"."):
             raise Refused(reply.MALFORMED)
         try:
-            data = (self._directory / name.decode()).read_bytes()
+            data = (self._directory / os.fsdecode(name)).read_bytes()
         except FileNotFoundError as error:
             raise Refused(reply.SPILL_DAMAGED) from error
         except OSError as error:
@@ -42,10 +54,22 @@ class Spills:
             raise Refused(reply.SPILL_DAMAGED)
         return Spill(name, data)
 
+    def name(self, spills: list[Spill]) -> None:
+        """A frame names these."""
+        self._named.update(spill.name for spill in spills)
+
     def remove(self, names: set[bytes]) -> None:
         """Remove files that no live frame names any more."""
+        self._named -= names
         for name in names:
-            disk.unlink(self._directory / name.decode())
+            disk.unlink(self._directory / os.fsdecode(name))
+
+    def bury(self, ring_id: int) -> None:
+        """Remove what a dead process wrote and no frame names: it was killed before it could hand it over."""
+        prefix = f"{ring_id:016x}-"
+        for name in os.listdir(self._directory):
+            if name.startswith(prefix) and os.fsencode(name) not in self._named:
+                disk.unlink(self._directory / name)
 
     def sweep(self, ring_ids: set[int]) -> None:
         """At a start, with the journal free: remove what belongs to no ring that exists."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
 from keyop.ipc import layout, semaphore
 from keyop.ipc.board import Board
@@ -10,44 +13,71 @@ from keyop.ipc.names import DirectoryIdentity
 from keyop.ipc.semaphore import Semaphore
 from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
+from keyop.storage.journal import Journal
+from keyop.storage.offsets import list_offsets
 from keyop.storage.recovery import Recovered, free_journal, recover
+from keyop.storage.segments import align_offset
 from keyop.writer.census import Census
 from keyop.writer.channels import Channels
 from keyop.writer.committer import Committer
 from keyop.writer.cursors import Cursors
 from keyop.writer.log import Log
+from keyop.writer.spill import Spills
 from keyop.writer_options import WriterOptions
 
+Patience = Callable[[OSError, int], None]
+"""Called with what a full or failing disk says and the number of the try; waits, or raises to give up."""
 
-def bring_up(directory: DataDirectory, identity: DirectoryIdentity, options: WriterOptions, log: Log) -> Committer:
-    """Everything up to OPEN. The caller holds the writer's lock. Raises `OSError` and `SharedMemoryError`."""
+_T = TypeVar("_T")
+
+
+def bring_up(
+    directory: DataDirectory, identity: DirectoryIdentity, options: WriterOptions, log: Log, patience: Patience
+) -> Committer:
+    """Everything up to OPEN. The caller holds the writer's lock. Raises `OSError` and `SharedMemoryError`.
+
+    A recovery needs room, too: while there is none it is begun again and again, with the state STARTING.
+    """
     board = Board.create(identity, channels=len(os.listdir(directory.channels)))
     board.words[layout.SYNC_INTERVAL_MS] = max(0, options.sync_interval_ms)
+    board.words[layout.AT_REST] = 1
     wake = _semaphore(identity)
-    recovered = recover(directory)
+    recovered = _until_it_works(lambda: recover(directory), board, patience)
     _report(recovered, log)
-    census = Census(directory.run, identity, log)
+    census = Census(directory.run, identity, log, recovered.rings)
     census.sweep_orphans()
-    census.scan()
     channels = Channels(directory, options, board)
-    cursors = Cursors(directory)
-    for key, cursor in recovered.cursors.items():
-        cursors.restore(key, cursor._replace(offset=recovered.cap(key[0], cursor.offset)))
-    _cap_files(directory, recovered, cursors, log)
-    for port in census.ports:
-        taken_over = recovered.rings.get(port.port.ring_id)
-        if taken_over is not None:
-            port.take_over(*taken_over)
-    _finish_recovery(directory, recovered, cursors)
-    committer = Committer(directory, options, board, wake, census, channels, cursors, log)
+    cursors = Cursors(directory, log)
+    _restore_cursors(directory, recovered, cursors, log)
+    census.scan()
+    spills = Spills(directory.spill)
+    _until_it_works(lambda: _finish_recovery(directory, recovered, cursors, spills), board, patience)
+    _until_it_works(lambda: Journal.prepare(directory.journal, options.journal_bytes), board, patience)
+    committer = Committer(directory, options, board, wake, census, channels, cursors, spills, log)
     for granted in (True, False):
         for port in census.ports:
             committer.subscriptions.adopt(port, granted=granted)
-    committer.spills.sweep({port.port.ring_id for port in census.ports})
-    board.words[layout.STATE] = layout.OPEN
+    spills.sweep({port.port.ring_id for port in census.ports})
+    committer.trouble.open()
     for port in census.ports:
         port.wake()
     return committer
+
+
+def _until_it_works(action: Callable[[], _T], board: Board, patience: Patience) -> _T:
+    tries = 0
+    while True:
+        try:
+            result = action()
+        except OSError as error:
+            if error.errno not in disk.WAIT_ERRNOS:
+                raise
+            board.words[layout.STALL_ERRNO] = error.errno or 0
+            patience(error, tries)
+            tries += 1
+        else:
+            board.words[layout.STALL_ERRNO] = 0
+            return result
 
 
 def _semaphore(identity: DirectoryIdentity) -> Semaphore:
@@ -62,20 +92,37 @@ def _report(recovered: Recovered, log: Log) -> None:
         log.warning("recovery", note=note)
 
 
-def _cap_files(directory: DataDirectory, recovered: Recovered, cursors: Cursors, log: Log) -> None:
-    """Offset files of recovered channels that no frame names, `fed-` ones too: none may be beyond its channel."""
-    from keyop.storage.offsets import list_offsets
-
+def _restore_cursors(directory: DataDirectory, recovered: Recovered, cursors: Cursors, log: Log) -> None:
+    """Cursors that frames name, and the offset files of recovered channels, `fed-` ones too: none may stand beyond its
+    channel's end, behind another program's lines that were found, or inside a record."""
+    for key, cursor in recovered.cursors.items():
+        offset = _standing(directory, recovered, cursors.path(key), key[0], cursor.offset, log)
+        cursors.restore(key, cursor._replace(offset=offset))
     for channel in recovered.ends:
-        for id, parsed in list_offsets(directory.offsets(channel.decode())):
-            key = (channel, id.encode())
-            capped = recovered.cap(channel, parsed.value)
-            if key not in cursors.by_key and not parsed.damaged and capped != parsed.value:
-                log.warning("offset_moved", file=cursors.path(key), old=parsed.value, new=capped, why="beyond the end")
-                cursors.unfiled.add(cursors.add(key, capped))
+        for id, parsed in list_offsets(directory.offsets(os.fsdecode(channel))):
+            key = (channel, os.fsencode(id))
+            if key in cursors.by_key or parsed.damaged:
+                continue
+            offset = _standing(directory, recovered, cursors.path(key), channel, parsed.value, log)
+            if offset != parsed.value:
+                cursors.unfiled.add(cursors.add(key, offset))
 
 
-def _finish_recovery(directory: DataDirectory, recovered: Recovered, cursors: Cursors) -> None:
+def _standing(directory: DataDirectory, recovered: Recovered, file: Path, channel: bytes, offset: int, log: Log) -> int:
+    capped = recovered.cap(channel, offset)
+    why: str | None = "beyond what the journal could bring back"
+    if capped == offset:
+        try:
+            capped, why = align_offset(directory.channel(os.fsdecode(channel)), offset)
+        except OSError as error:
+            if error.errno in disk.WAIT_ERRNOS:
+                raise
+    if capped != offset:
+        log.warning("offset_moved", file=file, old=offset, new=capped, why=why)
+    return capped
+
+
+def _finish_recovery(directory: DataDirectory, recovered: Recovered, cursors: Cursors, spills: Spills) -> None:
     """What rings and cursors were told stands in memory and files: now the journal may be freed."""
     if recovered.clean:
         return
@@ -84,7 +131,16 @@ def _finish_recovery(directory: DataDirectory, recovered: Recovered, cursors: Cu
         raise trouble
     cursors.file_attempts()
     for path in cursors.unsynced_files | cursors.unsynced_directories:
-        disk.sync_path(path)
+        _sync(path)
     disk.step("recovery.offsets_synced")
     free_journal(directory)
     disk.step("recovery.freed")
+    spills.remove(recovered.spills)
+
+
+def _sync(path: Path) -> None:
+    try:
+        disk.sync_path(path)
+    except OSError as error:
+        if error.errno in disk.WAIT_ERRNOS:
+            raise

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from keyop import entry, reply
 from keyop.entry import Entry
+from keyop.errors import SharedMemoryError
 from keyop.ipc.slot import Slot
 from keyop.storage.channel_log import ChannelLog
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offsets import read_offset
 from keyop.storage.segments import align_offset
 from keyop.writer.attached import AttachedPort
-from keyop.writer.channels import Channels
+from keyop.writer.channels import Channels, sort
 from keyop.writer.cursors import Cursor, Cursors
 from keyop.writer.log import Log
 from keyop.writer.refused import Later, Refused, Wait
@@ -29,9 +32,13 @@ class Subscriptions:
 
     def check_open(self, port: AttachedPort, item: Entry) -> None:
         """Raises `Refused` while a live process holds the id, `Later` until a dead one's port is swept."""
-        _part, parts, _slot = entry.OPENING.unpack(item.data)
-        if parts != 1:
+        _part, parts, slot = entry.OPENING.unpack(item.data)
+        if parts != 1 or slot >= port.port.slot_count():
             raise Refused(reply.MALFORMED)
+        try:
+            port.port.slot(slot)
+        except SharedMemoryError as error:
+            raise Refused(reply.OTHER) from error
         cursor = self._cursors.by_key.get((item.channel, item.id))
         if cursor is None:
             self._load(item.channel, item.id, item.flags)
@@ -103,7 +110,11 @@ class Subscriptions:
         having seen the answer: it counts if nobody else holds the id and the cursor exists.
         """
         for index in range(port.port.slot_count()):
-            slot = port.port.slot(index)
+            try:
+                slot = port.port.slot(index)
+            except SharedMemoryError as error:
+                self._log.error("slots_lost", port=port.name, why=error)
+                return
             if slot.in_use and slot.granted == granted:
                 channel, id = slot.names()
                 self._adopt_slot(port, slot, channel, id)
@@ -120,10 +131,14 @@ class Subscriptions:
             return
         cursor.flags = slot.flags
         claim = slot.cursor()
-        if claim is not None and (cursor.moves or claim.offset < cursor.offset) and claim.moves <= cursor.moves:
+        if claim is not None and claim.moves <= cursor.moves:
             claim = None
         if claim is not None and not cursor.exactly_once:
-            cursor.offset = cursor.planned = min(claim.offset, log.end)
+            offset = min(claim.offset, log.end)
+            if not cursor.moves:
+                # The file may be ahead: a dead letter moved it, and its subscriber has not heard of the commit yet.
+                offset = max(offset, cursor.offset)
+            cursor.offset = cursor.planned = offset
             self._cursors.unfiled.add(cursor)
         if claim is not None:
             cursor.moves, cursor.attempts_offset, cursor.attempts = claim.moves, claim.offset, claim.attempts
@@ -134,7 +149,7 @@ class Subscriptions:
         """Where an offset may stand. What this round has planned is whole by construction."""
         if log.end <= offset <= log.planned_end and log.chunks:
             return offset
-        aligned, why = align_offset(log.directory, offset)
+        aligned, why = _aligned(log.directory, offset)
         if why:
             path = self._cursors.path((item.channel, item.id))
             self._log.warning("offset_moved", file=path, old=offset, new=aligned, why=why)
@@ -185,16 +200,25 @@ class Subscriptions:
         """The cursor to forget; one that only stands in a file is loaded for it."""
         key = (item.channel, item.id)
         cursor = self._cursors.by_key.get(key) or self._cursors.add(key, 0)
-        if cursor.holder is not None:
-            self._unfollow(cursor.holder, item.channel)
+        holder = cursor.holder
+        if holder is not None:
             self._cursors.let_go(cursor)
+            self._unfollow(holder, item.channel)
         return [cursor]
 
     def set(self, item: Entry) -> Cursor:
         """Move an unheld cursor by command."""
         key = (item.channel, item.id)
+        offset = _aligned(self._directory.channel(item.channel.decode()), item.value)[0]
         cursor = self._cursors.by_key.get(key) or self._cursors.add(key, 0)
-        cursor.planned = align_offset(self._directory.channel(item.channel.decode()), item.value)[0]
+        cursor.planned = offset
         cursor.moves += 1
         cursor.attempts = 0
         return cursor
+
+
+def _aligned(directory: Path, offset: int) -> tuple[int, str | None]:
+    try:
+        return align_offset(directory, offset)
+    except OSError as error:
+        raise sort(error) from error

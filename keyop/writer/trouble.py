@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 from keyop.ipc import layout
 from keyop.ipc.board import Board
@@ -10,15 +11,34 @@ from keyop.writer.log import Log
 
 
 class Trouble:
-    """The sources of trouble and their errno."""
+    """The sources of trouble and their errno; and with them the board's state while the writer is open.
+
+    Any thread may use it: a state that one thread stores must not undo what another has just said.
+    """
 
     def __init__(self, board: Board, log: Log) -> None:
         self._board = board
         self._log = log
         self._sources: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def open(self) -> None:
+        """Say OPEN, or STALLED if there is trouble."""
+        with self._lock:
+            self._board.words[layout.STATE] = layout.STALLED if self._sources else layout.OPEN
+
+    def close(self, state: int) -> None:
+        """Say CLOSING or GONE."""
+        with self._lock:
+            self._board.words[layout.STATE] = state
 
     def set(self, source: str, errno: int) -> None:
         """Note that a source is in trouble, or (errno 0) is well again."""
+        if self._sources.get(source, 0) != errno:
+            with self._lock:
+                self._change(source, errno)
+
+    def _change(self, source: str, errno: int) -> None:
         if self._sources.get(source, 0) == errno:
             return
         if errno:
