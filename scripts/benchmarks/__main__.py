@@ -38,6 +38,8 @@ def main() -> int:
     options = _parse()
     # So that a service manager's or CI's "stop" tidies up as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    # Where this is set every start compiles everything anew, which is slow and leaves memory behind. Users' do not.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     base = options.dir or _REPOSITORY / "build"
     base.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix="bench-", dir=base))

@@ -17,6 +17,8 @@ from benchmarks.contender import NOTE, Contender, Receiver, Sender
 from benchmarks.crew import Start
 
 PAYLOAD_TYPE = "com.example.Reading"
+# The last lines of a traceback say what happened.
+_TROUBLE_LINES = 3
 _SYNC_INTERVAL = "KEYOP_STORAGE__SYNC_INTERVAL_MS"
 
 
@@ -158,10 +160,11 @@ def stop_writer(place: Path) -> None:
 
 def _show_troubles(log: Path) -> None:
     """A writer that crashed was replaced and the figures look fine: say so."""
-    if log.exists():
-        for line in log.read_text(errors="replace").splitlines():
-            if line.split(" ")[1:2] != ["info"]:
-                print(f"    writer.log: {line}", file=sys.stderr)
+    if not log.exists():
+        return
+    lines = log.read_text(errors="replace").splitlines()
+    for line in [line for line in lines if line.split(" ")[1:2] != ["info"]][-_TROUBLE_LINES:]:
+        print(f"    writer.log: {line}", file=sys.stderr)
 
 
 def run_python(code: str, *arguments: str) -> str:
