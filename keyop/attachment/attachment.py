@@ -42,6 +42,7 @@ TICK_S = 0.5
 START_TIMEOUT_S = 10.0
 MAX_TRANSACTION_BYTES = 64 << 20
 _BOARD_PATIENCE_S = 2.0
+_LOOK_S = 0.005
 
 
 class Attachment:
@@ -80,7 +81,7 @@ class Attachment:
         self._orphaned = False
         self._name = os.urandom(4).hex()
         self._lock = threading.Lock()
-        self._slot_lock = threading.Lock()
+        self._slot_lock = threading.RLock()
         self._fence = Fence()
         self._spills = 0
         self._board: Board | None = None
@@ -124,12 +125,14 @@ class Attachment:
                 code = self._spawner.reap()
                 if code:
                     raise self._spawner.unavailable(f"the writer could not be started (exit code {code})")
+                self._remake_port_if_gone()
                 started = self._spawner.spawn() or started
             if now > deadline:
                 raise self._spawner.unavailable(
                     "no writer answers" + ("" if started else "; a supervisor should start it, is it running?")
                 )
-            self._port.commit.wait(0.02)
+            # Not on the semaphore: its time-out follows the wall clock, and no tick knocks yet.
+            time.sleep(_LOOK_S)
         self._knock()
 
     def _map_board(self) -> bool:
@@ -147,6 +150,8 @@ class Attachment:
         if not self._spawner.writer_lives():
             board.close()  # what a killed writer left
             return False
+        # A writer that is new to this process cannot know its port if that is gone.
+        self._remake_port_if_gone()
         self._board = board
         self._writer = writer
         self._board_words = board.words
@@ -202,7 +207,7 @@ class Attachment:
         (nothing of it is written then), `ClosedError`, `WriterUnavailable`.
         """
         if len(transaction) > MAX_PAYLOAD_BYTES:
-            transaction = self._spill(transaction)
+            return self._send_spilled(transaction, deadline)
         while True:
             if self._board_words[STATE] >= layout.CLOSING:
                 self._renew(deadline)
@@ -256,11 +261,14 @@ class Attachment:
 
     def wait(self, position: int, deadline: float | None = None) -> None:
         """Return when the position is committed. Raises `PublishTimeout`."""
-        words = self._words
-        if self.commit_gate.wait(
-            lambda: not (words[COMMITTED] - position & MASK) >> 31 or bool(words[layout.POISONED]), deadline
-        ):
-            self._refuse_poisoned()
+
+        def settled() -> bool:
+            words = self._words  # not kept: shared memory may be made anew meanwhile
+            return not (words[COMMITTED] - position & MASK) >> 31 or bool(words[layout.POISONED])
+
+        if self.commit_gate.wait(settled, deadline):
+            if not self.is_committed(position):
+                self._refuse_poisoned()
             return
         self.replies.expected.discard(position)
         raise PublishTimeout(
@@ -275,13 +283,12 @@ class Attachment:
         return self.replies.of(position, channel)
 
     def _wait_for_room(self, length: int, deadline: float | None) -> None:
-        words = self._words
         head = self._ring.head
         self._knock()
         self._refuse_poisoned()
 
         def room() -> bool:
-            used = head - words[COMMITTED] & MASK
+            used = head - self._words[COMMITTED] & MASK
             return layout.RING_SIZE_BYTES - used >= length + 8 or self._board_words[STATE] >= layout.CLOSING
 
         if not self.commit_gate.wait(room, deadline):
@@ -297,18 +304,27 @@ class Attachment:
                 "before is safe, restart this process to go on"
             )
 
-    def _spill(self, transaction: bytes) -> bytes:
+    def _send_spilled(self, transaction: bytes, deadline: float | None) -> int:
         if len(transaction) > MAX_TRANSACTION_BYTES:
             raise MessageTooLarge(
                 f"a transaction of {len(transaction)} bytes is over the limit of {MAX_TRANSACTION_BYTES}; split it"
             )
+        if self._board_words[STATE] >= layout.CLOSING:
+            self._renew(deadline)  # the ring's id names the file
         with self._lock:
+            if self.closed:
+                raise ClosedError("this messenger is closed")
             self._spills += 1
-            number = self._spills
+            path = self.directory.spill / f"{self._port.ring_id:016x}-{self._spills}"
         (flags,) = entry.TRANSACTION.unpack_from(transaction)
-        name = f"{self._port.ring_id:016x}-{number}"
-        reference = write_spill(self.directory.spill / name, transaction[entry.TRANSACTION.size :])
-        return entry.TRANSACTION.pack(flags | entry.SPILL) + reference
+        reference = write_spill(path, transaction[entry.TRANSACTION.size :], deadline)
+        try:
+            position = self.send(entry.TRANSACTION.pack(flags | entry.SPILL) + reference, deadline)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        self.replies.spilled[position] = path
+        return position
 
     def writer_state(self) -> str:
         """What the board says of the writer, for people."""
@@ -319,6 +335,8 @@ class Attachment:
     def _renew(self, deadline: float | None) -> None:
         """The writer has left: reach the next one, starting it if nobody has."""
         with self._slot_lock:
+            if self.closed:
+                raise ClosedError("this messenger is closed")
             if self._board_words[STATE] < layout.CLOSING:
                 return
             if self._orphaned:
@@ -357,7 +375,7 @@ class Attachment:
         if self.closed:
             return
         self.ticks += 1
-        if self._board_words[STATE] >= layout.CLOSING:
+        if self._board_words[STATE] >= layout.CLOSING or self._board_is_another():
             self._map_board()
         if self.commit_gate.busy:
             self.commit_gate.knock()
@@ -373,27 +391,36 @@ class Attachment:
 
     def _replace_writer(self) -> None:
         """No writer: whoever needs one starts it. Waiting threads are not told, their wait goes on."""
-        if self._port_is_gone():
-            self._remake_port()
+        self._remake_port_if_gone()
         undrained = distance(self._ring.head, self._words[COMMITTED]) > 0
         if undrained or self.commit_gate.busy or self.data_gate.busy:
             self._spawner.spawn()
 
-    def _port_is_gone(self) -> bool:
-        """Whether somebody emptied /dev/shm (logind's RemoveIPC does when a user's last session ends)."""
-        path = f"/dev/shm{self.identity.port(self._name)}"
-        return os.path.isdir("/dev/shm") and not os.path.exists(path)
+    def _board_is_another(self) -> bool:
+        """Whether the board's name leads to another one: whose name is gone is not marked GONE by the next writer."""
+        board = Board.open(self.identity)
+        if board is None:
+            return False
+        another = board.incarnation != self.board.incarnation
+        board.close()
+        return another
 
-    def _remake_port(self) -> None:
-        """Copy what is still mapped, ids included, into new objects of the same names; no writer looks meanwhile."""
-        with self._lock, self._slot_lock:
+    def _remake_port_if_gone(self) -> None:
+        """If somebody emptied /dev/shm (logind's RemoveIPC does when a user's last session ends): make the port anew.
+
+        Copies what is still mapped, ids included, into objects of the same names. Called when no writer has the old
+        ones mapped: there is none, or it came after they were gone.
+        """
+        with self._slot_lock, self._lock:
+            path = f"/dev/shm{self.identity.port(self._name)}"
+            if self._orphaned or not os.path.isdir("/dev/shm") or os.path.exists(path):
+                return
             _log.warning("%s: shared memory was emptied; this process makes its port anew", self.directory.path)
             self._port.remake(self._name)
             self._words = self._port.words
             self._ring = RingProducer(self._port.memory)
             self.commit_gate.move(self._port.commit, self._words)
             self.data_gate.move(self._port.data, self._words)
-            self.replies = Replies(self._port)
             self.generation += 1
 
     # ---- the end
@@ -439,7 +466,7 @@ class Attachment:
             self._lease.fd = -1
         self._orphaned = True
         self._lock = threading.Lock()
-        self._slot_lock = threading.Lock()
+        self._slot_lock = threading.RLock()
         self._board_words = _GONE_BOARD
         self.tick_listeners.clear()
 

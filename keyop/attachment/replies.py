@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 from keyop import reply
 from keyop.ipc.layout import COMMITTED, MASK, REPLIES_TAKEN, REPLIES_WRITTEN
@@ -19,6 +20,8 @@ class Replies:
         self._waiting: dict[int, list[tuple[int, int]]] = {}
         # Positions for whose answers somebody will come. Entered before the record is, taken out with the answer.
         self.expected: set[int] = set()
+        # The spill files that records name: of a refused one nobody else removes it.
+        self.spilled: dict[int, Path] = {}
 
     def pending(self) -> bool:
         """Whether the writer has written answers that nobody took yet. Costs two loads."""
@@ -29,6 +32,7 @@ class Replies:
         """The values answered to a committed record; empty if it needed no answer. A refusal is raised."""
         if not self._waiting and not self.pending():
             self.expected.discard(position)
+            self.spilled.pop(position, None)
             return []
         answers = self.answers(position)
         for code, value in answers:
@@ -41,7 +45,7 @@ class Replies:
         with self._lock:
             self._take()
             self.expected.discard(position)
-            return self._waiting.pop(position, [])
+            return self._pop(position)
 
     def collect(self) -> bool:
         """Take what is there, so that the writer has room for more answers; whether there was anything."""
@@ -55,7 +59,14 @@ class Replies:
         """Answers (position, code, value) that nobody expects: of periodic publishes that were refused."""
         with self._lock:
             positions = [position for position in self._waiting if position not in self.expected]
-            return [(position, *answer) for position in positions for answer in self._waiting.pop(position)]
+            return [(position, *answer) for position in positions for answer in self._pop(position)]
+
+    def _pop(self, position: int) -> list[tuple[int, int]]:
+        answers = self._waiting.pop(position, [])
+        spilled = self.spilled.pop(position, None)
+        if spilled is not None and any(code != reply.OK for code, _value in answers):
+            spilled.unlink(missing_ok=True)
+        return answers
 
     def _take(self) -> None:
         """An answer counts once COMMITTED has passed its record: until then the next writer may take it back."""

@@ -8,13 +8,17 @@ from pathlib import Path
 from zlib import crc32
 
 from keyop import entry
+from keyop.errors import PublishTimeout
 from keyop.storage import disk
 
 _BACKOFF_S = 0.2
 
 
-def write_spill(path: Path, entries: bytes) -> bytes:
-    """Write and sync the file and its name; the ring record that names it. A full disk is waited for."""
+def write_spill(path: Path, entries: bytes, deadline: float | None = None) -> bytes:
+    """Write and sync the file and its name; the ring record that names it.
+
+    A full disk is waited for. Raises `PublishTimeout` if it still is full at the deadline.
+    """
     while True:
         try:
             _write(path, entries)
@@ -22,6 +26,10 @@ def write_spill(path: Path, entries: bytes) -> bytes:
             path.unlink(missing_ok=True)
             if error.errno not in disk.WAIT_ERRNOS:
                 raise
+            if deadline is not None and time.monotonic() + _BACKOFF_S > deadline:
+                raise PublishTimeout(
+                    f"{path}: {error.strerror}; nothing of the message was published within the time limit"
+                ) from error
             time.sleep(_BACKOFF_S)
         else:
             return entry.SPILL_RECORD.pack(len(entries), crc32(entries)) + path.name.encode()

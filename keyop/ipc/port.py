@@ -83,17 +83,20 @@ class Port:
     def remake(self, name: str) -> None:
         """The process's side, when the names are gone: new objects with the contents of those still mapped.
 
-        The old ones stay mapped: other threads may hold views of them. Raises `SharedMemoryError`.
+        The old ones stay mapped: other threads may hold views of them. The port itself comes last and its first word
+        at the very end, because a writer may look meanwhile. Raises `SharedMemoryError`.
         """
         remove(self._identity, name, len(self._pages))
-        pages = []
-        for number, page in enumerate(self._pages):
+        commit = semaphore.create(self._identity.commit_semaphore(name), self._identity.owner)
+        data = semaphore.create(self._identity.data_semaphore(name), self._identity.owner)
+        pages: list[Memory] = []
+        for number, page in reversed(list(enumerate(self._pages))):
             page_name = self._identity.slot_page(name, number) if number else self._identity.port(name)
             fresh = memory.create(page_name, page.size, self._identity.owner)
-            fresh.buffer[:] = page.buffer[:]
-            pages.append(fresh)
-        self.commit = semaphore.create(self._identity.commit_semaphore(name), self._identity.owner)
-        self.data = semaphore.create(self._identity.data_semaphore(name), self._identity.owner)
+            fresh.buffer[4:] = page.buffer[4:]
+            fresh.words[layout.MAGIC] = page.words[layout.MAGIC]
+            pages.insert(0, fresh)
+        self.commit, self.data = commit, data
         self._pages = pages
         self.memory = pages[0]
         self.words = pages[0].words
