@@ -10,13 +10,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from keyop.attachment.attachment import Attachment
-from keyop.errors import ClosedError, KeyopError, SubscriberBusy
-from keyop.handling import handling
+from keyop.errors import ClosedError, KeyopError, PublishTimeout, SubscriberBusy
+from keyop.handling import Handling, handling
 from keyop.invoking import invoker
 from keyop.names import check_channel, check_subscriber_id
 from keyop.payload_types import PayloadTypes
@@ -39,8 +39,9 @@ CLOSE_TIMEOUT_S = 10.0
 class Transaction:
     """What ``with messenger.atomic() as tx`` gives: publishes that are committed together or not at all."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, inside: Handling) -> None:
         self._publisher = publisher
+        self._inside = inside
 
     def publish(
         self,
@@ -51,8 +52,15 @@ class Transaction:
         correlation_id: str | None = None,
         service_name: str | None = None,
     ) -> str:
-        """Add a message to the transaction and return its id. It is published when the block ends."""
-        return self._publisher.publish(channel, payload, payload_type, correlation_id, service_name, None, None)
+        """Add a message to the transaction and return its id. It is published when the block ends.
+
+        Also from another thread. Raises `AtomicError` after the end of the block, and what `Messenger.publish` raises.
+        """
+        token = handling.set(self._inside)
+        try:
+            return self._publisher.publish(channel, payload, payload_type, correlation_id, service_name, None, None)
+        finally:
+            handling.reset(token)
 
 
 class Messenger:
@@ -82,7 +90,11 @@ class Messenger:
         self._name = name or self._settings.name or socket.gethostname()
         self._types = PayloadTypes()
         self._attachment = Attachment(self._settings)
-        self._publisher = Publisher(self._attachment, self._types, self._name, always_sync=self._wants_strict())
+        try:
+            self._publisher = Publisher(self._attachment, self._types, self._name, always_sync=self._wants_strict())
+        except BaseException:
+            self._attachment.close()
+            raise
         self._subscriptions: dict[tuple[str, str], Subscription] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -184,7 +196,7 @@ class Messenger:
         outbox, inside = begin_atomic(self._publisher)
         token = handling.set(inside)
         try:
-            yield Transaction(self._publisher)
+            yield Transaction(self._publisher, inside)
         except BaseException:
             outbox.open = False
             raise
@@ -254,7 +266,7 @@ class Messenger:
         options = SubscribeOptions(
             self._policy(max_retries, retry_backoff),
             _checked_start(start),
-            max_age.total_seconds() if isinstance(max_age, timedelta) else max_age,
+            _checked_age(max_age),
             exactly_once,
             require_type,
         )
@@ -300,13 +312,30 @@ class Messenger:
     def unsubscribe(self, channel: str, id: str, *, timeout: float | None = CLOSE_TIMEOUT_S) -> None:
         """End a subscription of this messenger and forget its offset: the next one under this id begins anew.
 
-        Waits for the handler that runs. Raises `KeyError` if there is no such subscription, `PublishTimeout`.
+        Waits for the handler that runs, at most ``timeout`` seconds, and may be called again if that was not enough.
+        Called by the handler itself it returns at once, and the subscription ends when the handler has returned.
+
+        Raises `KeyError` if there is no such subscription, `PublishTimeout`, `ClosedError`.
         """
         with self._lock:
-            subscription = self._subscriptions.pop((channel, id))
+            if self._closed:
+                raise ClosedError("this messenger is closed")
+            subscription = self._subscriptions[channel, id]
         subscription.stop()
-        subscription.join(timeout)
-        subscription.close(forget=True)
+        if subscription.is_current_thread:
+            _after_the_handler(lambda: self._forget(subscription, None), self._log)
+        else:
+            self._forget(subscription, timeout)
+
+    def _forget(self, subscription: Subscription, timeout: float | None) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not subscription.join(timeout):
+            raise PublishTimeout(
+                f"{subscription.channel}/{subscription.id}: its handler still runs; unsubscribe again when it is done"
+            )
+        subscription.close(forget=True, deadline=deadline)
+        with self._lock:
+            self._subscriptions.pop((subscription.channel, subscription.id), None)
 
     # ---- the end
 
@@ -331,13 +360,19 @@ class Messenger:
         """Stop the subscriptions, wait until all is committed and offsets stand in their files. May be repeated.
 
         What is not done within ``timeout`` seconds (a full disk) is logged and left to the writer, which goes on with
-        it; nothing is lost.
+        it; nothing is lost. Called by a handler it returns at once, and all this is done when the handler has returned.
         """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             subscriptions = list(self._subscriptions.values())
+        if any(subscription.is_current_thread for subscription in subscriptions):
+            _after_the_handler(lambda: self._close(subscriptions, timeout), self._log)
+        else:
+            self._close(subscriptions, timeout)
+
+    def _close(self, subscriptions: list[Subscription], timeout: float) -> None:
         deadline = time.monotonic() + timeout
         if not self._attachment.orphaned:
             self._close_subscriptions(subscriptions, deadline)
@@ -385,19 +420,43 @@ class Messenger:
         return f"<{type(self).__module__}.Messenger {self._settings.storage.data_dir!r}: {state}>"
 
 
+def _after_the_handler(end: Callable[[], None], log: logging.Logger) -> None:
+    """A handler cannot wait for its own end: a thread does, and the interpreter waits for that thread."""
+
+    def run() -> None:
+        try:
+            end()
+        except KeyopError as error:
+            log.warning("%s", error)
+
+    threading.Thread(target=run, name="keyop-end").start()
+
+
 def _checked_start(start: Start) -> Start:
-    if isinstance(start, str) and start not in ("latest", "earliest"):
+    if isinstance(start, datetime) or start in ("latest", "earliest"):
+        return start
+    if not isinstance(start, int) or isinstance(start, bool):
         raise ValueError(f'start is "latest", "earliest", an offset or a datetime, not {start!r}')
-    if isinstance(start, int) and start < 0:
-        raise ValueError(f"an offset is 0 or more, not {start}")
+    if not 0 <= start < 1 << 63:
+        raise ValueError(f"start: an offset is 0 or more and below 2**63, not {start}")
     return start
+
+
+def _checked_age(max_age: float | timedelta | None) -> float | None:
+    age_s = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
+    if age_s is not None and not 0 <= age_s < float("inf"):
+        raise ValueError(f"max_age is a number of seconds, 0 or more, or a timedelta, not {max_age!r}")
+    return age_s
 
 
 _messengers: list[Messenger] = []
 
 
 def _after_fork_in_child() -> None:
-    """A child keeps the messenger for publishing; the parent's subscriptions stay the parent's."""
+    """A child keeps the messenger for publishing; the parent's subscriptions and transactions stay the parent's."""
+    under_way = handling.get()
+    if under_way is not None and under_way.outbox is not None:
+        under_way.outbox.abandon()
     for messenger in _messengers:
         messenger._orphan()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from keyop.errors import AtomicError
+from keyop.errors import AtomicError, MessageTooLarge
+
+# The attachment takes 64 MiB; what the transaction itself needs is within the rest.
+MAX_BYTES = (64 << 20) - 4096
 
 
 class Outbox:
@@ -29,5 +32,14 @@ class Outbox:
                 "this transaction has ended: publish before the handler (or the atomic() block) returns, "
                 "not from a thread or task that it leaves behind"
             )
+        if self.size_bytes + len(entry) > MAX_BYTES:
+            raise MessageTooLarge(
+                f"a transaction takes {MAX_BYTES} bytes: it holds {self.size_bytes}, and this would add {len(entry)}"
+            )
         self.entries.append(entry)
         self.size_bytes += len(entry)
+
+    def abandon(self) -> None:
+        """Drop what was collected and take nothing more: the process was forked, and this is the child."""
+        self.open = False
+        self.entries.clear()

@@ -54,8 +54,9 @@ class PayloadTypes:
             text = adapter.dump_json(payload, warnings="error")
         except (PydanticSerializationError, ValueError) as error:
             raise PayloadError(f"the payload does not serialise as {name!r}: {error}") from error
-        if b"NaN" in text or b"Infinity" in text:
-            encode_payload(adapter.dump_python(payload, mode="json"))  # raises if it is a number, not a text
+        if b"null" in text or b"NaN" in text or b"Infinity" in text:
+            # pydantic writes them as null, or as what is no JSON: this raises if one is among the numbers.
+            encode_payload(adapter.dump_python(payload, mode="json"))
         return text, name
 
     @staticmethod

@@ -139,7 +139,8 @@ class Publisher:
     ) -> tuple[str, bytes, bytes]:
         name = self._channels.get(channel)
         if name is None:
-            name = self._channels[check_publish_channel(channel)] = channel.encode()
+            name = check_publish_channel(channel).encode()
+            self._channels[channel] = name
         text, type_name = self._types.encode(payload, payload_type)
         if correlation_id is None or service_name is None:
             correlation_id, service_name = _inherit(correlation_id, service_name)

@@ -11,7 +11,7 @@ import pytest
 import keyop
 import keyop.aio
 import keyop.following
-import keyop.messenger  # noqa: F401
+import keyop.messenger
 
 
 @pytest.mark.parametrize("name", keyop.__all__)
