@@ -46,7 +46,7 @@ class ExactlyOnceSubscription(Subscription):
     def open(self) -> None:
         """As `Subscription.open`."""
         super().open()
-        self._cursor = self._offset
+        self._cursor = self._granted
         self._entries: list[bytes] = []
         self._bytes = 0
         self._messages = 0
@@ -190,8 +190,8 @@ class ExactlyOnceSubscription(Subscription):
     def _caught_up(self) -> None:
         try:
             self._settle(wait=True)
-            if self._tail.offset > self._offset:
-                # The reader moved past something that cannot be delivered.
+            if self._tail.offset > self._cursor:
+                # Past something that cannot be delivered.
                 self._offset = self._bundle_new = self._tail.offset
                 self._messages = 1
                 self._flush()

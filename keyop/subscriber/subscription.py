@@ -17,7 +17,7 @@ from keyop import entry
 from keyop.attachment.attachment import Attachment
 from keyop.dead_letter import encode_dead_letter
 from keyop.envelope import BadLine, Envelope, Fault, decode_line, decode_line_raw, line_ts_ns
-from keyop.errors import KeyopError, RetryLater
+from keyop.errors import KeyopError, PublishTimeout, RetryLater
 from keyop.handling import Handling, handling
 from keyop.ipc.layout import SLOT_COUNTER_NAMES
 from keyop.message import Message
@@ -87,9 +87,14 @@ class Subscription:
                 flags |= entry.AT_LATEST
             item = entry.encode(entry.OPEN, *self._key, flags=flags, value=start or 0, data=opening)
             offset, moves, attempts, attempts_offset = self._attachment.transact(_transaction(0, item), self.channel)
-        except BaseException:
+        except Exception:
             self._slot.vacate()
             raise
+        except BaseException:
+            # Interrupted, and perhaps granted: the slot stays, the writer may be looking at it.
+            self._attachment.send(_transaction(0, entry.encode(entry.CLOSE, *self._key, value=self._slot.index)))
+            raise
+        self._granted = offset
         self._offset, self._moves = offset, moves
         self._carried = (attempts_offset, attempts)
         self._store = self._slot.cursor_writer()
@@ -280,7 +285,7 @@ class Subscription:
             self._move(self._offset, 0)
             return self._delivery.retry_later(now_s)
         self._count("failed", 1)
-        text = f"{type(error).__name__}: {error}"
+        text = _describe(error)
         _log.warning("%s/%s: attempt %d failed: %s", self.channel, self.id, self._delivery.attempt, text)
         return self._delivery.failed(text, now_s)
 
@@ -402,9 +407,14 @@ class Subscription:
         self._stopping = True
         self._attachment.data_gate.knock()
 
+    @property
+    def is_current_thread(self) -> bool:
+        """Whether this is asked by its own handler."""
+        return self._thread is threading.current_thread()
+
     def join(self, timeout_s: float | None) -> bool:
         """Wait for the thread; whether it has ended."""
-        if self._thread is None or self._thread is threading.current_thread():
+        if self._thread is None:
             return True
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -415,21 +425,36 @@ class Subscription:
         The thread has ended. Raises `PublishTimeout` if the writer does not commit it in time.
         """
         kind = entry.FORGET if forget else entry.CLOSE
+        self._tail.close()
+        item = entry.encode(kind, *self._key, value=self._slot.index)
         try:
-            item = entry.encode(kind, *self._key, value=self._slot.index)
             self._attachment.transact(_transaction(0, item), self.channel, deadline)
-        finally:
+        except PublishTimeout:
+            raise  # the slot stays taken: the writer has not read its last word yet
+        except KeyopError:
             self._slot.vacate()
-            self._tail.close()
+            raise
+        self._slot.vacate()
 
 
 def _asks_for_later(error: BaseException | None) -> bool:
     """Whether this is `RetryLater`, or was raised because of one."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
         if isinstance(error, RetryLater):
             return True
-        error = error.__cause__ or error.__context__
+        seen.add(id(error))  # `raise error from error` makes a circle
+        error = error.__cause__ if error.__suppress_context__ else error.__context__
     return False
+
+
+def _describe(error: BaseException) -> str:
+    """The error for the log and the dead letter, also where its own text cannot be had."""
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception as failure:
+        return f"{name} (its text raised {type(failure).__name__})"
 
 
 def _transaction(flags: int, entries: bytes) -> bytes:
