@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyop import config as config_module
 from keyop.config import Config
+from keyop.configuration.keys import KEYS
 from keyop.durations import format_duration, parse_duration
 from keyop.errors import ConfigError
 from keyop.settings import (
@@ -613,7 +613,7 @@ def test_a_data_directory_needs_neither_pydantic_nor_yaml() -> None:
 
 def test_the_page_has_every_key_with_its_default_and_variable() -> None:
     page = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text(encoding="utf-8")
-    for key, field in config_module._KEYS.items():
+    for key, field in KEYS.items():
         if key in SECTIONS or key in ("client.hubs", "hub.allowed_peers"):
             continue
         [row] = [line for line in page.splitlines() if line.startswith(f"| `{key}` |")]
