@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from keyop.attachment.attachment import Attachment
 from keyop.errors import PublishTimeout
-from keyop.handling import handling
+from keyop.handling import Handling, handling
 from keyop.invoking import invoker, is_coroutine_function
 from keyop.messenger import CLOSE_TIMEOUT_S
 from keyop.messenger import Messenger as ThreadMessenger
@@ -123,8 +123,9 @@ class _Acknowledgements:
 class Transaction:
     """What ``async with messenger.atomic() as tx`` gives."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, inside: Handling) -> None:
         self._publisher = publisher
+        self._inside = inside
 
     async def publish(
         self,
@@ -135,8 +136,15 @@ class Transaction:
         correlation_id: str | None = None,
         service_name: str | None = None,
     ) -> str:
-        """Add a message to the transaction and return its id. It is published when the block ends."""
-        return self._publisher.publish(channel, payload, payload_type, correlation_id, service_name, None, None)
+        """Add a message to the transaction and return its id. It is published when the block ends.
+
+        Also from a task that was there before. Raises `AtomicError` after the end of the block.
+        """
+        token = handling.set(self._inside)
+        try:
+            return self._publisher.publish(channel, payload, payload_type, correlation_id, service_name, None, None)
+        finally:
+            handling.reset(token)
 
 
 class Messenger:
@@ -284,7 +292,7 @@ class Messenger:
         outbox, inside = begin_atomic(self._publisher)
         token = handling.set(inside)
         try:
-            yield Transaction(self._publisher)
+            yield Transaction(self._publisher, inside)
         finally:
             outbox.open = False
             handling.reset(token)
