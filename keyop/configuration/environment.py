@@ -66,7 +66,8 @@ def _value_of(text: str) -> Any:
 
 def _warn_of_variable(name: str) -> None:
     """A variable without ``__`` may belong to somebody else: only what looks like a slip is worth a word."""
-    meant = difflib.get_close_matches(name, [CONFIG_VARIABLE, *map(_variable, KEYS)], 1, 0.85)
+    variables = [_variable(key) for key in KEYS if key not in SECTIONS and "[]" not in key]
+    meant = difflib.get_close_matches(name, [CONFIG_VARIABLE, *variables], 1, 0.85)
     if meant:
         _log.warning("%s is not read; did you mean %s?", name, meant[0])
 

@@ -41,8 +41,8 @@ class Sources:
     def __init__(
         self, sections: Mapping[str, Any], environment: Mapping[str, str], config_file: str | os.PathLike[str] | None
     ) -> None:
-        self._file = File(config_file) if config_file else None
         self._in_order: list[Source] = [Arguments(sections), Environment(environment)]
+        self._file = File(config_file) if config_file else None
         if self._file:
             self._in_order.append(self._file)
 
