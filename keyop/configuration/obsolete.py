@@ -28,7 +28,7 @@ OLD_KEYS = {
 
 
 def take_out_old_keys(document: dict[str, Any], place: Callable[[Path], str]) -> None:
-    """Take them out of a file's values, with a warning for each. One without a meaning any more stays: a fault."""
+    """Take them out of a file's values, with a warning for each. A sync policy nobody knows stays, as a fault."""
     for key, advice in OLD_KEYS.items():
         name, _, old = key.partition(".")
         section = document.get(name)
