@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -139,3 +140,13 @@ def test_files_that_the_architecture_names_are_there() -> None:
     for page in ("docs/architecture.md", "docs/formats.md"):
         for name in set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)`", (ROOT / page).read_text())):
             assert (ROOT / "keyop" / name).exists(), f"{page}: keyop/{name}"
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    table = (ROOT / "docs" / "dependencies.md").read_text()
+    for requirement in project["dependencies"]:
+        name = re.split(r"[^A-Za-z0-9_.-]", requirement)[0]
+        assert f"| `{name}" in table, requirement
+    for extra in project["optional-dependencies"]:
+        assert f"[{extra}]" in table, extra
