@@ -357,6 +357,11 @@ class Messenger:
             raise KeyError((channel, id))
         return self._core
 
+    async def drain(self, timeout: float | None = None) -> bool:
+        """As `keyop.Messenger.drain`."""
+        await self.start()
+        return await asyncio.to_thread(self._started().drain, timeout)
+
     # ---- the end
 
     async def run(self) -> None:

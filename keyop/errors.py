@@ -98,7 +98,7 @@ class SubscriberBusy(SubscribeError):
 
 
 class OffsetDamaged(SubscribeError):
-    """The offset file of an exactly-once subscriber fails its check; ``keyop offsets set`` decides where to go on."""
+    """The offset file of an exactly-once subscriber fails its check; write into it where to go on."""
 
 
 class WriterError(KeyopError):
@@ -117,5 +117,5 @@ class SharedMemoryError(WriterError):
     """Shared memory is full or unusable. The text names the object and the way out."""
 
 
-class RetryLater(Exception):  # noqa: N818 - not an error, and the name that Go's users know
+class RetryLater(Exception):
     """Raise this in a handler to have the same message again later, without using up a retry."""

@@ -337,6 +337,19 @@ class Messenger:
         with self._lock:
             self._subscriptions.pop((subscription.channel, subscription.id), None)
 
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until this messenger's subscriptions are done with everything that is published now.
+
+        A message whose retries go on holds it up. Returns whether it was so within ``timeout`` seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._attachment.drain(deadline):
+            return False
+        with self._lock:
+            subscriptions = list(self._subscriptions.values())
+        ends = [(each, self._attachment.channel_end(each.channel)) for each in subscriptions]
+        return all(subscription.wait_until(end, deadline) for subscription, end in ends)
+
     # ---- the end
 
     def run(self) -> None:

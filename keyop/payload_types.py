@@ -74,7 +74,11 @@ class PayloadTypes:
 
 def _untyped(payload: Any) -> PayloadTypeError:
     kind = type(payload)
+    if kind.__module__ == "builtins":
+        return PayloadTypeError(
+            f"a {kind.__qualname__} does not say what it is: name its type, payload_type='com.example.reading.v1'"
+        )
     return PayloadTypeError(
-        f"the payload is a {kind.__module__}.{kind.__qualname__}, which is not registered: "
-        "name its type with payload_type=..., or call register_payload_type(name, class) first"
+        f"the class {kind.__module__}.{kind.__qualname__} is not registered: "
+        "call register_payload_type(name, class) first, or name the type with payload_type=..."
     )

@@ -34,7 +34,7 @@ _TEXTS: dict[int, tuple[type[KeyopError], str]] = {
     OFFSET_DAMAGED: (
         OffsetDamaged,
         "the offset file of an exactly-once subscriber of {channel!r} fails its check; "
-        "decide with `keyop offsets set {channel} ID OFFSET` where to go on",
+        "look at it in subscribers/{channel}/, and write the number of the offset to go on from into it",
     ),
     NOT_HELD: (PublishRefused, "this process does not hold the subscription any more"),
     OTHER: (PublishRefused, "channel {channel!r}: the system refused it (errno {value})"),

@@ -425,7 +425,7 @@ class Attachment:
 
     # ---- the end
 
-    def drain(self, deadline: float) -> bool:
+    def drain(self, deadline: float | None) -> bool:
         """Wait until all that was sent is committed; whether it is."""
         try:
             self.wait(self._ring.head, deadline)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,12 @@ if TYPE_CHECKING:
 
 _LOG_TAIL_BYTES = 2000
 _MAX_LOG_BYTES = 1 << 20
+# A writer that crashes again and again is started more and more rarely.
+_BACKOFF_S = 0.05
+_BACKOFF_MAX_S = 5.0
+_HEALTHY_S = 10.0
+
+_log = logging.getLogger("keyop.attachment")
 
 
 class WriterSpawner:
@@ -29,6 +38,10 @@ class WriterSpawner:
         options.data_dir = str(directory.path)
         self._options = options.to_arguments()
         self._child: subprocess.Popen[bytes] | None = None
+        # Writers of this process's that failed one after the other, and when the next may be started.
+        self._failures = 0
+        self._not_before_s = 0.0
+        self._started_s = 0.0
 
     @property
     def log_path(self) -> Path:
@@ -42,7 +55,9 @@ class WriterSpawner:
     def spawn(self) -> bool:
         """Start a writer unless one lives, is being started, or is the supervisor's business; whether it was done."""
         self.reap()
-        if self._child is not None or lease.is_held(self._directory.run / lease.SUPERVISED):
+        if self._child is not None or time.monotonic() < self._not_before_s:
+            return False
+        if lease.is_held(self._directory.run / lease.SUPERVISED):
             return False
         turn = lease.acquire(self._directory.run / lease.SPAWN_LOCK, patience_s=0)
         if turn is None:
@@ -59,6 +74,7 @@ class WriterSpawner:
         """The child inherits the lock that says "being started" and drops it when it holds its own."""
         import subprocess
 
+        self._started_s = time.monotonic()
         path = self.log_path
         fresh = path.exists() and path.stat().st_size > _MAX_LOG_BYTES
         with path.open("wb" if fresh else "ab") as log:
@@ -78,8 +94,15 @@ class WriterSpawner:
         if self._child is None:
             return None
         code = self._child.poll()
-        if code is not None:
-            self._child = None
+        if code is None:
+            if time.monotonic() - self._started_s > _HEALTHY_S:
+                self._failures = 0
+            return None
+        self._child = None
+        if code:
+            self._failures += 1
+            self._not_before_s = time.monotonic() + min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** (self._failures - 1))
+            _log.warning("%s: the writer ended (%s); see %s", self._directory.path, _ending(code), self.log_path)
         return code
 
     def unavailable(self, why: str) -> WriterUnavailable:
@@ -104,3 +127,9 @@ def writer_environment() -> dict[str, str]:
     if package_root not in paths:
         environment["PYTHONPATH"] = os.pathsep.join([package_root, *filter(None, paths)])
     return environment
+
+
+def _ending(code: int) -> str:
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"

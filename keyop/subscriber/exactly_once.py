@@ -116,6 +116,14 @@ class ExactlyOnceSubscription(Subscription):
             outbox.open = False
             handling.reset(token)
 
+    @property
+    def done_with(self) -> int:
+        """As `Subscription.done_with`: what is sent and not committed yet would come again."""
+        try:
+            return self._sent[0].old
+        except IndexError:
+            return self._cursor
+
     # ---- bundles
 
     def _add(self, outbox: Outbox, behind: int) -> None:
@@ -147,12 +155,13 @@ class ExactlyOnceSubscription(Subscription):
         self._sent.append(_Sent(position, old, new, messages))
 
     def _transaction(self, entries: bytes, old: int, new: int) -> bytes:
+        self._moves += 1  # a store that follows counts more
         move = entry.encode(
             entry.CURSOR,
             *self._key,
             flags=entry.EXACTLY_ONCE,
             value=new,
-            data=entry.CURSOR_MOVE.pack(old, self._moves + 1),
+            data=entry.CURSOR_MOVE.pack(old, self._moves),
         )
         return entry.TRANSACTION.pack(entry.SYNC) + entries + move
 

@@ -72,6 +72,9 @@ class Subscription:
         # What the final store is to say of the message under way.
         self._left_attempts = 0
         self._thread: threading.Thread | None = None
+        # For threads that wait until this one has caught up.
+        self._progress = threading.Condition()
+        self._awaited = 0
 
     # ---- opening
 
@@ -164,14 +167,37 @@ class Subscription:
             batch = tail.read()
             if batch is not None:
                 self._handle_batch(batch)
+                self._tell_progress()
                 spin = spin_us
             else:
                 self._caught_up()
+                self._tell_progress()
                 gate.wait(self._has_news, spin_us=spin)
                 spin = 0
 
     def _has_news(self) -> bool:
         return self._stopping or self._tail.news()
+
+    @property
+    def done_with(self) -> int:
+        """The offset before which nothing comes again, whatever happens to this process."""
+        return self._offset
+
+    def wait_until(self, offset: int, deadline: float | None) -> bool:
+        """Wait until everything before an offset is done with; whether it is."""
+        with self._progress:
+            self._awaited += 1
+            try:
+                remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+                self._progress.wait_for(lambda: self.done_with >= offset or self._stopping, remaining)
+                return self.done_with >= offset
+            finally:
+                self._awaited -= 1
+
+    def _tell_progress(self) -> None:
+        if self._awaited:
+            with self._progress:
+                self._progress.notify_all()
 
     def _caught_up(self) -> None:
         """All that is there was handled."""
