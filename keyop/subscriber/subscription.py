@@ -356,6 +356,7 @@ class Subscription:
         came = self._attachment.data_gate.wait(over, wait.until_s)
         if self._stopping:
             return self._delivery.stop()
+        self._tail.note_growth()  # else one message would end every wait from here on
         return self._delivery.waited(time.monotonic(), news=came and wait.or_news)
 
     def _dead_letter(self, letter: DeadLetter, message: Message[Any], line: bytes) -> Answer:

@@ -67,8 +67,12 @@ class Tail:
         return board.end(self._place) if self._place is not None else None
 
     def grown(self) -> bool:
-        """Whether the channel has grown since the last read, by what the board says."""
+        """Whether the channel has grown since the last read or `note_growth`, by what the board says."""
         return self._board_end() != self._seen_end
+
+    def note_growth(self) -> None:
+        """What has come until now is no news any more. A read finds it all the same."""
+        self._seen_end = self._board_end()
 
     def news(self) -> bool:
         """Whether there is reason to read: it has grown, or a tick has passed, in case the board is wrong."""
