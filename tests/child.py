@@ -25,7 +25,8 @@ from pathlib import Path
 from keyop.settings import settings_for
 data_dir = Path(sys.argv[1])
 def say(*words):
-    print(*words, flush=True)
+    sys.stdout.write(" ".join(map(str, words)) + "\\n")  # in one piece: several threads say things
+    sys.stdout.flush()
 def hear():
     return sys.stdin.readline().strip()
 """

@@ -852,7 +852,11 @@ def test_run_blocks_until_a_signal_and_then_closes(data_dir: Path, number: int) 
         def handle(message):
             say("handled", message.payload)
         before = signal.getsignal(signal.SIGTERM)
-        say("running")
+        def tell():
+            while signal.getsignal(signal.SIGTERM) == before:
+                time.sleep(0.001)
+            say("running")
+        threading.Thread(target=tell).start()
         m.run()
         assert signal.getsignal(signal.SIGTERM) == before
         try:

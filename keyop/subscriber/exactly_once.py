@@ -46,7 +46,8 @@ class ExactlyOnceSubscription(Subscription):
     def open(self) -> None:
         """As `Subscription.open`."""
         super().open()
-        self._cursor = self._granted
+        # Up to where is sent, and up to where the writer has committed.
+        self._cursor = self._committed = self._granted
         self._entries: list[bytes] = []
         self._bytes = 0
         self._messages = 0
@@ -177,6 +178,12 @@ class ExactlyOnceSubscription(Subscription):
             for code, value in self._attachment.replies.answers(sent.position):
                 if code != reply.OK:
                     self._rewind(sent, code, value)
+            self._committed = sent.new
+
+    @property
+    def offset(self) -> int:
+        """Up to where output and offset are committed."""
+        return self._committed
 
     def _rewind(self, refused: _Sent, code: int, value: int) -> None:
         """Whatever was sent behind a refused bundle is refused, too; go on from the writer's cursor."""
@@ -193,7 +200,7 @@ class ExactlyOnceSubscription(Subscription):
             self._refused = (at, str(reply.refusal(code, value, self.channel)))
         else:
             self._alone_until = refused.new  # one by one, to see whose output it is
-        self._cursor = self._offset = at
+        self._cursor = self._committed = self._offset = at
         raise _Rewound
 
     def _caught_up(self) -> None:
@@ -242,7 +249,7 @@ class ExactlyOnceSubscription(Subscription):
                 self._rewind(_Sent(position, self._cursor, self._behind, 1), code, value)
             if code != reply.OK:
                 raise reply.refusal(code, value, self.channel)
-        self._cursor = self._behind
+        self._cursor = self._committed = self._behind
 
     def _commit_dead_letter(self, append: bytes, channel: str, behind: int) -> None:
         self._behind = behind

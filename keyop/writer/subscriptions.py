@@ -161,8 +161,10 @@ class Subscriptions:
         _old, moves = entry.CURSOR_MOVE.unpack(item.data)
         if moves > cursor.moves or cursor.exactly_once:
             cursor.planned = item.value
-            cursor.moves = max(moves, cursor.moves + 1)
-            cursor.attempts = 0
+            # Not beyond the slot's own count, or its next store would not be believed.
+            cursor.moves = max(moves, cursor.moves)
+            if cursor.attempts_offset < item.value:
+                cursor.attempts = 0  # else they are of a message behind this move, under way already
         return cursor
 
     def close(self, port: AttachedPort, item: Entry) -> Cursor | None:
