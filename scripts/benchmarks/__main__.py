@@ -40,7 +40,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     # Where this is set every start compiles everything anew, which is slow and leaves memory behind. Users' do not.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    base = options.dir or _REPOSITORY / "build"
+    base = (options.dir or _REPOSITORY / "build").resolve()
     base.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix="bench-", dir=base))
     results = Results()
