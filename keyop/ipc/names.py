@@ -6,11 +6,13 @@ bind mounts of a directory are one directory, two copies of it are two. They sta
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
 PREFIX = "/keyop-"
 _KEY_DIGITS = 10
+_TOKEN_DIGITS = 32
 _MASK_128 = (1 << 128) - 1
 # PCG's 128-bit multiplier (O'Neill 2014).
 _MULTIPLIER = 0x2360_ED05_1FC6_5DA4_4385_DF64_9FCC_F645
@@ -24,7 +26,7 @@ class DirectoryIdentity:
     def __init__(self, run_dir: Path) -> None:
         """Read ``run/id``, making it if it is not there. Raises `OSError`."""
         status = run_dir.stat()
-        mixed = _mix(int(_token(run_dir / "id"), 16), status.st_dev, status.st_ino)
+        mixed = _mix(_token(run_dir / "id"), status.st_dev, status.st_ino)
         self.id = mixed & 0xFFFF_FFFF_FFFF_FFFF
         self.key = f"{mixed >> 64:016x}"[-_KEY_DIGITS:]
         self.owner = (status.st_uid, status.st_gid)
@@ -64,18 +66,35 @@ def _mix(token: int, device: int, inode: int) -> int:
     return token
 
 
-def _token(path: Path) -> str:
-    """The random id, the same for everybody: made under another name and linked into place."""
+def _token(path: Path) -> int:
+    """The random id, the same for everybody."""
+    token = _read(path)
+    if token is not None:
+        return token
+    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        pass
-    draft = path.with_name(f".id-{os.getpid()}-{os.urandom(4).hex()}")
-    draft.write_text(os.urandom(16).hex() + "\n")
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
+        fcntl.flock(directory, fcntl.LOCK_EX)  # of several who come first, one makes it
+        token = _read(path)
+        return _make(path) if token is None else token
     finally:
-        draft.unlink()
-    return path.read_text().strip()
+        os.close(directory)
+
+
+def _read(path: Path) -> int | None:
+    """None if it is not there, or not whole: a power cut can leave that of a file that was never synced."""
+    try:
+        text = path.read_text(errors="replace").strip()
+        return int(text, 16) if len(text) == _TOKEN_DIGITS else None
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _make(path: Path) -> int:
+    token = os.urandom(_TOKEN_DIGITS // 2).hex()
+    draft = path.with_name(".id.new")
+    with draft.open("w") as file:
+        file.write(token + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    return int(token, 16)
