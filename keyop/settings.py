@@ -27,6 +27,11 @@ DEFAULT_PORT = 7740
 ENVIRONMENT_PREFIX = "KEYOP_"
 CONFIG_VARIABLE = "KEYOP_CONFIG"
 DATA_DIR_VARIABLE = "KEYOP_DATA_DIR"
+MESSAGE_VARIABLES = frozenset(
+    f"KEYOP_{name}"
+    for name in ("ID", "TS", "CHANNEL", "ORIGIN", "TYPE", "CORRELATION_ID", "SERVICE_NAME", "OFFSET", "ATTEMPT")
+)
+"""No settings: what a command that ``keyop consume`` runs is told of its message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,7 +344,8 @@ def _for_directory(path: str | None, sections: Mapping[str, Any]) -> Settings:
 
 
 def _environment_has_more() -> bool:
-    return any(name.startswith(ENVIRONMENT_PREFIX) and name != DATA_DIR_VARIABLE for name in os.environ)
+    others = (name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and name != DATA_DIR_VARIABLE)
+    return any(name not in MESSAGE_VARIABLES for name in others)
 
 
 def _finished(settings: Settings, sections: Mapping[str, Any]) -> Settings:
