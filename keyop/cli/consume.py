@@ -15,6 +15,7 @@ from keyop.cli import exit_codes
 from keyop.cli.moment import FORMS, Moment
 from keyop.cli.names import ChannelName, SubscriberId
 from keyop.cli.place import Place, at_place
+from keyop.cli.running import forget_standard_output
 from keyop.errors import RetryLater
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ class _Ending:
             self._handle(message)
         except BrokenPipeError:
             self._left = 0
-            self._reasons.put(exit_codes.FAILED)
+            forget_standard_output()
+            self._reasons.put(exit_codes.OK)
             raise RetryLater from None
         if self._left is not None:
             self._left -= 1
@@ -117,12 +119,7 @@ class _Ending:
         """Block until there is a reason to leave; the exit code."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._reasons.put(exit_codes.OK))
-        code = self._reasons.get()
-        if code == exit_codes.FAILED:
-            from keyop.cli.running import forget_standard_output
-
-            forget_standard_output()
-        return code
+        return self._reasons.get()
 
 
 def _printer(spell: Callable[[Message[Any]], bytes]) -> Handle:

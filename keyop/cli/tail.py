@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import sys
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -73,9 +74,16 @@ def _print(follower: Follower, as_json: bool, follow: bool, at_most: int | None)
             printed += 1
             continue
         out.flush()
-        if not follow or not follower.wait():
+        if not follow or _nobody_reads() or not follower.wait():
             break
     out.flush()
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe whose reader has gone: a quiet channel would never tell by a failing write."""
+    looker = select.poll()
+    looker.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in looker.poll(0))
 
 
 def _raw(record: Record) -> bytes:
