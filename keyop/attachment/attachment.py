@@ -42,6 +42,9 @@ TICK_S = 0.5
 START_TIMEOUT_S = 10.0
 MAX_TRANSACTION_BYTES = 64 << 20
 _BOARD_PATIENCE_S = 2.0
+# Exit codes of writers that came as far as the lock: somebody else has it, it crashed, it could not drain. The next one
+# may fare better, as it may after one that was killed.
+_NEXT_PLEASE = (69, 70, 75)
 _LOOK_S = 0.005
 
 
@@ -123,7 +126,7 @@ class Attachment:
             else:
                 locked_since = 0.0
                 code = self._spawner.reap()
-                if code:
+                if code and code > 0 and code not in _NEXT_PLEASE:
                     raise self._spawner.unavailable(f"the writer could not be started (exit code {code})")
                 self._remake_port_if_gone()
                 started = self._spawner.spawn() or started
