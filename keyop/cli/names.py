@@ -37,7 +37,8 @@ class SubscriberId(click.ParamType):  # type: ignore[type-arg]
         from keyop import survey
 
         directory = _directory(ctx)
-        channel = ctx.params.get("channel")
+        # Of a line that is not finished click leaves arguments where they are.
+        channel = ctx.params.get("channel") or next((word for word in ctx.args if not word.startswith("-")), None)
         if directory is None or not channel:
             return []
         ids = survey.subscriber_ids(directory, channel)
