@@ -14,8 +14,13 @@ from child import DEADLINE_S, ROOT, eventually
 
 from keyop.writer_options import WriterOptions
 
-TINY = {"compaction_threshold_mb": 0.004, "dead_letter_compaction_threshold_mb": 0.004, "journal_mb": 0.0625}
-"""Segments of 4 KiB and journal files of 64 KiB."""
+TINY = {
+    "compaction_threshold_mb": 0.004,
+    "dead_letter_compaction_threshold_mb": 0.004,
+    "journal_mb": 0.0625,
+    "max_files": 0,
+}
+"""Segments of 4 KiB, all of them kept, and journal files of 64 KiB."""
 
 
 class Writer:
@@ -53,6 +58,11 @@ class Writer:
         finally:
             assert self.said(event), f"no {event!r} in\n{''.join(self.lines)}"
         return self
+
+    def settled(self) -> int | None:
+        """Wait until it is open or has ended; its exit code then."""
+        eventually(lambda: self.said("open") or self.process.poll() is not None)
+        return self.process.poll()
 
     def end(self, number: int | None = None, timeout: float = DEADLINE_S) -> int:
         """Send a signal, if any, and wait for its end; the exit code."""
