@@ -451,6 +451,7 @@ class Attachment:
     def _leave(self) -> None:
         """Give the lease up and tell the writer; it removes lease and port."""
         self.closed = True
+        self.tick_listeners.clear()  # a circle: mappings, with a descriptor each, would stay until it is collected
         self._words[layout.DETACHED] = 1
         self._lease.release()
         if self._writer is None:

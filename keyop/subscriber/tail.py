@@ -88,5 +88,10 @@ class Tail:
         self._reader.events.clear()
 
     def close(self) -> None:
-        """Give the descriptor up."""
+        """Give the descriptor up, and let go of the subscription: in a circle its attachment would stay mapped."""
         self._reader.close()
+        self._on_skipped = self._on_damaged = _count_no_more
+
+
+def _count_no_more(_count: int = 0) -> None:
+    pass
