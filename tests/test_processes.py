@@ -495,6 +495,42 @@ def test_two_writers_are_one_too_many(data_dir: Path) -> None:
         assert writer_pid(data_dir) == pid
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root acts for others")
+def test_root_works_in_somebody_elses_directory_as_that_one(data_dir: Path) -> None:
+    """A volume that was prepared with chown, then a command run by root: everything is the owner's afterwards."""
+    data_dir.mkdir()
+    os.chown(data_dir, 12345, 12346)
+    for path in data_dir.parents:
+        if path.owner() == "root" and path.stat().st_mode & 0o111 != 0o111:
+            path.chmod(0o711)
+    with Messenger(data_dir) as m:
+        inbox = Inbox()
+        m.subscribe("c", "s", inbox)
+        m.publish("c", 1, payload_type=TYPE)
+        m.publish("c", "x" * 300_000, payload_type=TYPE)
+        assert inbox.take(2) == [1, "x" * 300_000]
+        assert Path(f"/proc/{writer_pid(data_dir)}").stat().st_uid == 12345
+        for name in objects_of(data_dir):
+            assert (SHM / name).stat().st_uid == 12345
+    assert {
+        (path.stat().st_uid, path.stat().st_gid) for path in data_dir.rglob("*") if path.parent.name != "spill"
+    } == {(12345, 12346)}
+
+
+@pytest.mark.parametrize("name", ["writer.lock", "spawn.lock", "writer.log", ".id.new"])
+def test_nothing_is_opened_through_a_link_in_run(data_dir: Path, tmp_path: Path, name: str) -> None:
+    """Root would write to, or give away, whatever the directory's owner points it at."""
+    target = tmp_path / "target"
+    target.write_text("precious")
+    (data_dir / "run").mkdir(parents=True)
+    (data_dir / "run" / name).symlink_to(target)
+    with pytest.raises((OSError, WriterUnavailable)):
+        Messenger(data_dir)
+    assert target.read_text() == "precious"
+    (data_dir / "run" / name).unlink()
+    assert not (data_dir / "run/id").exists() or objects_of(data_dir) == []
+
+
 @pytest.mark.parametrize("text", ["", "x\n", "0123", "\0" * 33, "é" * 32])
 def test_an_id_that_a_power_cut_left_half_written_is_made_anew(data_dir: Path, text: str) -> None:
     (data_dir / "run").mkdir(parents=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from keyop.errors import WriterUnavailable
 from keyop.ipc import lease
+from keyop.ownership import open_given
 from keyop.settings import Settings
 from keyop.storage.directory import DataDirectory
 from keyop.writer_options import WriterOptions
@@ -77,7 +78,7 @@ class WriterSpawner:
         self._started_s = time.monotonic()
         path = self.log_path
         fresh = path.exists() and path.stat().st_size > _MAX_LOG_BYTES
-        with path.open("wb" if fresh else "ab") as log:
+        with os.fdopen(open_given(path, os.O_WRONLY | os.O_APPEND | (os.O_TRUNC if fresh else 0)), "ab") as log:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "keyop.writer", "on_demand=1", f"turn_fd={turn_fd}", *self._options],
                 stdin=subprocess.DEVNULL,

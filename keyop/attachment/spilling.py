@@ -9,6 +9,7 @@ from zlib import crc32
 
 from keyop import entry
 from keyop.errors import PublishTimeout
+from keyop.ownership import open_given
 from keyop.storage import disk
 
 _BACKOFF_S = 0.2
@@ -36,7 +37,7 @@ def write_spill(path: Path, entries: bytes, deadline: float | None = None) -> by
 
 
 def _write(path: Path, entries: bytes) -> None:
-    fd = disk.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    fd = open_given(path, os.O_WRONLY | os.O_TRUNC)
     try:
         disk.write_at(fd, entries, 0)
         os.fsync(fd)

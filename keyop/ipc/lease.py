@@ -10,6 +10,8 @@ import os
 import time
 from pathlib import Path
 
+from keyop.ownership import open_given
+
 PORT_PREFIX = "port-"
 DRAFT_PREFIX = ".new-"
 WRITER_LOCK = "writer.lock"
@@ -45,7 +47,7 @@ def acquire(path: Path, patience_s: float = PATIENCE_S) -> Lease | None:
     """Lock a file that stays where it is (made if needed); None if somebody else holds it. Raises `OSError`."""
     deadline = time.monotonic() + patience_s
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = open_given(path, os.O_RDWR)
         if _lock(fd) and _is(path, fd):
             return Lease(path, fd)
         os.close(fd)

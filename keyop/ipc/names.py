@@ -10,6 +10,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from keyop.ownership import open_given
+
 PREFIX = "/keyop-"
 _KEY_DIGITS = 10
 _TOKEN_DIGITS = 32
@@ -92,7 +94,7 @@ def _read(path: Path) -> int | None:
 def _make(path: Path) -> int:
     token = os.urandom(_TOKEN_DIGITS // 2).hex()
     draft = path.with_name(".id.new")
-    with draft.open("w") as file:
+    with os.fdopen(open_given(draft, os.O_WRONLY | os.O_TRUNC), "w") as file:
         file.write(token + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from keyop.errors import DataDirectoryError
+from keyop.ownership import make_given_directory
 
 _NETWORK_FILE_SYSTEMS = frozenset(("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs"))
 
@@ -51,7 +52,7 @@ class DataDirectory:
             made = not self.path.exists()
             self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
             for directory in (self.channels, self.subscribers, self.audit, self.journal, self.run, self.spill):
-                directory.mkdir(mode=0o755, exist_ok=True)
+                make_given_directory(directory)
         except FileExistsError as error:
             raise DataDirectoryError(f"{error.filename}: a file where a directory should be; move it away") from error
         except NotADirectoryError as error:
