@@ -165,7 +165,9 @@ class _Main:
         self._log.info("leaving", why=reason)
         self._committer.trouble.close(layout.CLOSING)
         self._committer.stop()
-        commits.join(DRAIN_S)
+        deadline_s = time.monotonic() + DRAIN_S
+        while commits.is_alive() and not self._crashed and time.monotonic() < deadline_s:
+            commits.join(0.1)
         if self._crashed or commits.is_alive():
             # Crash-only: the journal stays live, the next writer recovers.
             self._committer.trouble.close(layout.GONE)

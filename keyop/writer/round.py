@@ -28,6 +28,7 @@ from keyop.writer.spill import MAX_BYTES, Spill, Spills
 from keyop.writer.subscriptions import Subscriptions
 
 _SINGLE_BYTES = SINGLE.size
+_TOO_SHORT = (0,) * 7
 _NEWLINE = ord("\n")
 # What an entry of a spilled transaction takes in the frame, without its channel's name.
 _SPILLED_ENTRY_BYTES = entry.ENTRY.size + entry.SPILL_REFERENCE.size + 24
@@ -98,7 +99,9 @@ class Round:
             if self.bytes and self.bytes + length > self.max_bytes:
                 break
             after = (position + 8 + length) & MASK
-            flags, kind, channel_length, _, _, lines_length, _ = SINGLE.unpack_from(data, begin)
+            # Nothing that a process puts into its ring may end the writer: the next one would find it there again.
+            first = SINGLE.unpack_from(data, begin) if length >= _SINGLE_BYTES else _TOO_SHORT
+            flags, kind, channel_length, _, _, lines_length, _ = first
             lines_at = begin + _SINGLE_BYTES + channel_length
             log = by_name.get(data[begin + _SINGLE_BYTES : lines_at])
             if (
