@@ -51,6 +51,7 @@ class ExactlyOnceSubscription(Subscription):
         self._entries: list[bytes] = []
         self._bytes = 0
         self._messages = 0
+        self._handled = 0
         self._began_s = 0.0
         self._sent: deque[_Sent] = deque()
         self._alone_until = 0
@@ -90,6 +91,8 @@ class ExactlyOnceSubscription(Subscription):
         finally:
             self._move(self._offset, self._left_attempts)
             self._left_attempts = 0
+            self._count("handled", self._handled)
+            self._handled = 0
 
     def _is_special(self, offset: int) -> bool:
         return (offset == self._carried[0] and bool(self._carried[1])) or (
@@ -106,7 +109,7 @@ class ExactlyOnceSubscription(Subscription):
             self._try_again(message, line, error)
         else:
             self._add(outbox, offset + len(line) + 1)
-            self._count("handled", 1)
+            self._handled += 1
 
     def _call(self, message: Message[Any], outbox: Outbox) -> None:
         """Run the handler with its publishes going into the outbox."""
