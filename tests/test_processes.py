@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import multiprocessing
@@ -22,9 +23,9 @@ import pytest
 from child import ROOT, Child, eventually, kill_writer, writer_pid
 from conftest import end_writer, objects_of
 
-from keyop import Message, Messenger
+from keyop import Message, Messenger, entry
 from keyop.attachment import attachment as attachment_module
-from keyop.errors import SharedMemoryError, WriterUnavailable
+from keyop.errors import PublishError, SharedMemoryError, SubscribeError, WriterUnavailable
 from keyop.ipc import layout, lease, port
 from keyop.ipc.board import Board
 from keyop.ipc.names import DirectoryIdentity
@@ -634,6 +635,53 @@ def test_a_ring_of_garbage_is_closed_and_the_others_go_on(data_dir: Path) -> Non
         other.publish("c", 3, payload_type=TYPE)
         assert "ring_closed" in (data_dir / "run/writer.log").read_text()
     assert payloads(data_dir) == [1, 3]
+
+
+def malformed() -> list[bytes]:
+    """Transactions that no release of ours sends."""
+    nothing, spilled = entry.TRANSACTION.pack(0), entry.TRANSACTION.pack(entry.SPILL)
+    short_opening = entry.encode(entry.OPEN, b"c", b"i", data=b"xyz")
+    no_slot = entry.encode(entry.OPEN, b"c", b"i", data=entry.OPENING.pack(0, 1, 9999))
+    bad_id = entry.encode(entry.OPEN, b"c", b"/.", data=entry.OPENING.pack(0, 1, 3))
+    return [
+        b"x",
+        nothing,
+        spilled,
+        nothing + b"x" * 10,
+        b"\xff" * 30,
+        spilled + b"y" * 9,
+        spilled + entry.SPILL_RECORD.pack(5, 5) + b"../../../etc/passwd",
+        spilled + entry.SPILL_RECORD.pack(5, 5) + b"\xff\x00",
+        nothing + short_opening,
+        nothing + no_slot,
+        nothing + bad_id,
+        nothing + entry.encode(entry.CURSOR, b"c", b"i", data=b"xyz"),
+        nothing + entry.encode(entry.APPEND, b"\xff\xff", data=b"ab\n"),
+        nothing + entry.encode(entry.APPEND, b"c", data=b"no end"),
+        nothing + entry.encode(entry.APPEND, b"../x", data=b"ab\n"),
+        nothing + entry.encode(entry.FORGET, b"c", b"../../x"),
+        nothing + entry.encode(entry.FORGET, b"\xff", b"\xff"),
+        nothing + entry.encode(entry.SET, b"..", b"x", value=2**64 - 1),
+        nothing + entry.encode(entry.SET, b"c", b"x", value=2**64 - 1),
+        nothing + entry.encode(entry.CLOSE, b"never", b"opened"),
+        nothing + entry.encode(99, b"c", b"x"),
+    ]
+
+
+@pytest.mark.parametrize("transaction", malformed(), ids=range(len(malformed())))
+def test_no_transaction_ends_the_writer(transaction: bytes, data_dir: Path) -> None:
+    """The next writer would find it in the ring again, and the next."""
+    with Messenger(data_dir) as m, Messenger(data_dir) as other:
+        m.publish("ok", 0, payload_type=TYPE)
+        pid = writer_pid(data_dir)
+        with contextlib.suppress(PublishError, SubscribeError):
+            m._attachment.transact(transaction, "c", time.monotonic() + DEADLINE_S)
+        m.publish("ok", 1, payload_type=TYPE, timeout=DEADLINE_S)
+        other.publish("ok", 2, payload_type=TYPE, timeout=DEADLINE_S)
+        assert writer_pid(data_dir) == pid
+        assert m.stats().writer_state == "open"
+    assert payloads(data_dir, "ok") == [0, 1, 2]
+    assert {path.name for path in data_dir.iterdir()} == {"audit", "channels", "journal", "run", "subscribers"}
 
 
 def test_a_board_of_another_layout_is_not_used(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
