@@ -133,7 +133,6 @@ def test_killed_in_a_recovery_of_both_files(data_dir: Path, step: str) -> None:
 
 
 def test_killed_while_a_new_offset_file_is_made(data_dir: Path) -> None:
-    env = {"KEYOP_CRASH_AT": "offset.drafted:1"}
     with (
         Writer(data_dir, on_demand=True, env={"KEYOP_CRASH_AT": "offset.drafted:1"}) as first,
         Messenger(data_dir) as m,
