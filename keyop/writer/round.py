@@ -81,7 +81,6 @@ class Round:
     def take(self, port: AttachedPort) -> None:
         """Plan what a port's ring holds, as far as the round has room. Called when HEAD differs from ``taken``."""
         position = port.taken
-        port.waits_for = 0
         waiting = (port.words[HEAD] - position) & MASK
         if waiting > RING_SIZE_BYTES:
             self._unreadable(port, "its head is beyond the ring")
@@ -124,6 +123,8 @@ class Round:
             at = end
             port.suspect_since = 0.0
         if at:
+            if not port.blocked:
+                port.waits_for = 0
             port.taken = position
             self.ports.append(port)
 
@@ -148,6 +149,7 @@ class Round:
             port.blocked = self.waiting = True
             return False
         except Later:
+            port.waits_for = 0
             port.blocked = self.later = True
             return False
         except Full:
