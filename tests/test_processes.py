@@ -21,11 +21,11 @@ from typing import Any
 
 import pytest
 from child import ROOT, Child, eventually, kill_writer, writer_pid
-from conftest import end_writer, objects_of
+from conftest import end_writer, leave, objects_of
 
 from keyop import Message, Messenger, entry
 from keyop.attachment import attachment as attachment_module
-from keyop.errors import PublishError, SharedMemoryError, SubscribeError, WriterUnavailable
+from keyop.errors import DataDirectoryError, PublishError, SharedMemoryError, SubscribeError, WriterUnavailable
 from keyop.ipc import layout, lease, port
 from keyop.ipc.board import Board
 from keyop.ipc.names import DirectoryIdentity
@@ -583,6 +583,25 @@ def test_a_writer_that_cannot_start_says_why(data_dir: Path) -> None:
     with pytest.raises(WriterUnavailable, match=r"could not be started \(exit code \d+\); see .*writer\.log\n"):
         Messenger(data_dir)
     (data_dir / "journal/a.journal").rmdir()
+
+
+def test_a_data_directory_that_is_removed_under_a_process(data_dir: Path) -> None:
+    m = Messenger(data_dir)
+    m.publish("c", 1, payload_type=TYPE)
+    names, pid = objects_of(data_dir), writer_pid(data_dir)
+    data_dir.rename(data_dir.with_name("away"))
+    try:
+        eventually(lambda: writer_pid(data_dir.with_name("away")) != pid)
+        with pytest.raises(DataDirectoryError, match="removed or moved away"):
+            m.publish("c", 2, payload_type=TYPE, timeout=DEADLINE_S)
+        m.close(timeout=0.1)
+    finally:
+        for name in names:
+            (SHM / name).unlink(missing_ok=True)
+    with Messenger(data_dir.with_name("away")) as m:
+        m.publish("c", 3, payload_type=TYPE)
+    assert payloads(data_dir.with_name("away"))[0] == 1
+    leave(data_dir.with_name("away"))
 
 
 # ---- ports that are not what they should be

@@ -20,7 +20,15 @@ from keyop import entry
 from keyop.attachment.replies import Replies
 from keyop.attachment.spawn import WriterSpawner
 from keyop.attachment.spilling import write_spill
-from keyop.errors import ClosedError, KeyopError, MessageTooLarge, PublishTimeout, SharedMemoryError, WriterUnavailable
+from keyop.errors import (
+    ClosedError,
+    DataDirectoryError,
+    KeyopError,
+    MessageTooLarge,
+    PublishTimeout,
+    SharedMemoryError,
+    WriterUnavailable,
+)
 from keyop.ipc import layout, lease, port, semaphore
 from keyop.ipc.board import Board
 from keyop.ipc.gate import Gate
@@ -346,7 +354,12 @@ class Attachment:
                 self._attach()
                 self._start_tick()
             limit = time.monotonic() + START_TIMEOUT_S
-            self._reach_writer(limit if deadline is None else min(limit, deadline))
+            try:
+                self._reach_writer(limit if deadline is None else min(limit, deadline))
+            except FileNotFoundError as error:
+                raise DataDirectoryError(
+                    f"{self.directory.path}: was removed or moved away under this process; make a new messenger"
+                ) from error
 
     # ---- slots
 
