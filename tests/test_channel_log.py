@@ -186,6 +186,29 @@ def test_segments_follow_each_other_within_the_roll_size(
     assert {offset for offset, _, starts in frames if starts} == {start for start, _ in segments if start}
 
 
+def test_names_of_new_segments_are_synced_before_a_frame_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case: the name of an earlier one lost, that of a later one kept, would look like a removal on purpose."""
+    log = opened(tmp_path)
+    log.plan(line(0, 90) + line(1, 90) + line(2, 90))
+    synced: list[list[int]] = []
+    failing = True
+
+    def sync(path: Path) -> None:
+        nonlocal failing
+        if failing:
+            failing = False
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        synced.append([start for start, _ in layout(path)])
+
+    monkeypatch.setattr(disk, "sync_path", sync)
+    with pytest.raises(OSError, match="Input/output"):
+        log.prepare()
+    log.prepare()
+    assert synced == [[0, 90, 180]]
+
+
 # ---- a disk that is full
 
 

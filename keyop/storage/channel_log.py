@@ -192,18 +192,21 @@ class ChannelLog:
         assert self.active is not None
         return self.planned_start != self.active.start
 
-    def prepare(self) -> list[Path]:
-        """Make the segments that the plan begins, while the round can still wait. Raises `OSError`."""
-        made = []
+    def prepare(self) -> None:
+        """Make the segments that the plan begins, while the round can still wait. Raises `OSError`.
+
+        Their names are on the device before any frame speaks of them: if a power cut took the name of an earlier
+        segment and left that of a later one, recovery would take the earlier for removed on purpose.
+        """
         assert self.active is not None
-        # In order: whatever of these names a power cut leaves, none is there without the one before it.
-        for start in sorted({chunk.segment_start for chunk in self.chunks} - {self.active.start}):
+        starts = sorted({chunk.segment_start for chunk in self.chunks} - {self.active.start})
+        for start in starts:
             path = self.directory / segment_name(start)
             if not path.exists():
                 os.close(disk.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
                 disk.step("segment.created")
-                made.append(self.directory)
-        return made
+        if starts:
+            disk.sync_path(self.directory)
 
     def frame_entries(self) -> Iterator[bytes]:
         """The plan as entries of a frame."""

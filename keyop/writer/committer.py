@@ -294,7 +294,7 @@ class Committer:
         for log in this.logs:
             while log.rolls:
                 try:
-                    self._dirty.directories.update(log.prepare())
+                    log.prepare()
                     self.channels.rolled.add(log.name.decode())
                 except OSError as error:
                     failures = self._wait("segment", error, failures)

@@ -43,7 +43,7 @@ def run(options: WriterOptions, *, on_demand: bool, log: Log, turn_fd: int = -1,
         directory.refuse_network_file_system()
         leases = _take_leases(directory, options, on_demand)
         if turn_fd >= 0:
-            os.close(turn_fd)
+            lease.give_up(turn_fd)
     except WriterBusy as error:
         log.error("busy", why=error)
         return EXIT_BUSY
