@@ -109,11 +109,14 @@ class Subscription:
     def _start_offset(self) -> int | None:
         """Where a new id begins; None: at the end, which only the writer knows."""
         start = self._options.start
-        if start == "latest" or self._attachment.directory.offset_file(self.channel, self.id).exists():
+        if start == "latest":
             return None
         if start == "earliest":
             return 0
         if isinstance(start, datetime):
+            # Not for an id that goes on where it stopped: the look through the segments may be long.
+            if self._attachment.directory.offset_file(self.channel, self.id).exists():
+                return None
             return first_offset_since(self._attachment.directory.channel(self.channel), _ns(start), line_ts_ns)
         assert isinstance(start, int)
         return start
