@@ -19,7 +19,7 @@ from conftest import leave, objects_of
 from writers import TINY, Writer
 
 from keyop import Messenger, entry
-from keyop.errors import DataDirectoryError, OffsetDamaged, PublishTimeout
+from keyop.errors import DataDirectoryError, OffsetDamaged, PublishTimeout, SubscriberBusy
 from keyop.ipc import layout
 from keyop.ipc.board import Board
 from keyop.ipc.names import DirectoryIdentity
@@ -382,6 +382,39 @@ def test_a_crash_of_any_thread_ends_the_writer(data_dir: Path) -> None:
             assert child.end() == 70
             publish(m, 1)
     assert numbers(data_dir) == [0, 1]
+
+
+def test_an_id_that_one_process_forgets_while_another_opens_it(data_dir: Path) -> None:
+    """Both in one round, whichever ring comes first: the new subscription is held, and begins anew."""
+    for n in range(6):
+        with Writer(data_dir) as writer, Messenger(data_dir) as old, Messenger(data_dir) as new:
+            publish(old, n)
+            old.subscribe("c", "s", lambda message: None)
+            got: list[int] = []
+
+            def open_it(new: Messenger = new, got: list[int] = got) -> None:
+                while True:
+                    try:
+                        new.subscribe("c", "s", lambda message: got.append(message.payload["n"]), start="earliest")
+                    except SubscriberBusy:
+                        continue
+                    return
+
+            threads = [threading.Thread(target=old.unsubscribe, args=("c", "s")), threading.Thread(target=open_it)]
+            writer.process.send_signal(signal.SIGSTOP)
+            for thread in threads:
+                thread.start()
+            heads = [m._attachment._words for m in (old, new)]
+            eventually(lambda heads=heads: all(words[layout.HEAD] != words[layout.COMMITTED] for words in heads))
+            writer.process.send_signal(signal.SIGCONT)
+            for thread in threads:
+                thread.join(20)
+            publish(old, 100)
+            eventually(lambda got=got: bool(got) and got[-1] == 100)
+            assert got[0] == 0 or n
+            eventually(lambda: _offset(data_dir) == _size(data_dir))
+            new.unsubscribe("c", "s")
+            assert _offset(data_dir) == -1
 
 
 # ---- a full disk
