@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import textwrap
 import threading
 from pathlib import Path
 
@@ -148,6 +149,30 @@ def test_a_lease_is_not_inherited_by_a_program(tmp_path: Path) -> None:
             assert not lease.is_held(path)
         finally:
             os.kill(sleeper, signal.SIGKILL)
+
+
+def test_a_child_forked_during_a_probe_does_not_keep_the_lock(tmp_path: Path) -> None:
+    """It inherits the descriptor: the lock would be held for as long as it lives, and no writer could start."""
+    path = tmp_path / "lock"
+    path.touch()
+    source = """
+        from keyop.ipc import lease
+        real = lease._lock
+        def lock(*arguments):
+            locked = real(*arguments)
+            if os.fork() == 0:
+                time.sleep(60)
+            return locked
+        lease._lock = lock
+        assert not lease.is_held(data_dir)
+        held = lease.acquire(data_dir)
+        held.release()
+        lease._lock = real
+        say("free", lease.acquire(data_dir, 0) is not None)
+        os.killpg(0, signal.SIGKILL)
+    """
+    with Child("os.setpgid(0, 0)\n" + textwrap.dedent(source), path) as child:
+        child.expect("free True")
 
 
 def test_a_lease_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:

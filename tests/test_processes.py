@@ -205,6 +205,33 @@ def test_a_fork_while_other_threads_publish(data_dir: Path) -> None:
     assert payloads(data_dir) == list(range(10))
 
 
+def test_a_forked_child_does_not_keep_its_killed_parents_subscriptions(data_dir: Path) -> None:
+    """It has closed the parent's lease: the id is free at once, though the child lives on."""
+    source = """
+        m = Messenger(data_dir)
+        m.subscribe("c", "s", lambda message: None)
+        pid = os.fork()
+        if pid == 0:
+            say("child", os.getpid())
+            time.sleep(60)
+        m.publish("c", 1, payload_type="t")
+        say("parent")
+        time.sleep(60)
+    """
+    with Child(source, data_dir) as child, Messenger(data_dir) as m:
+        heard = sorted([child.hear(), child.hear()])
+        assert heard[1] == "parent"
+        child.process.kill()
+        child.process.wait()
+        try:
+            inbox = Inbox()
+            m.subscribe("c", "s", inbox)
+            m.publish("c", 2, payload_type=TYPE)
+            assert inbox.next().payload in (1, 2)
+        finally:
+            os.kill(int(heard[0].split()[1]), signal.SIGKILL)
+
+
 # ---- shared memory that vanishes
 
 

@@ -79,13 +79,14 @@ class Attachment:
         # Counts the ticks: who waits looks at the files themselves once in each.
         self.ticks = 0
         self._attach()
+        _live.add(self)  # now: a fork in another thread meanwhile is to find the lease
         try:
             self._reach_writer(time.monotonic() + START_TIMEOUT_S)
         except BaseException:
+            _live.discard(self)
             self._leave()
             raise
         self._start_tick()
-        _live.add(self)
 
     def _attach(self) -> None:
         """Lease first under its draft name, then the port, then the name by which the writer finds both."""

@@ -67,6 +67,7 @@ class WriterSpawner:
             if self.writer_lives():
                 return False
             self._start(turn.fd)
+            turn.hand_over()
         finally:
             turn.release()
         return True

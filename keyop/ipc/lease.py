@@ -39,8 +39,20 @@ class Lease:
     def release(self) -> None:
         """Give the lock up; the file stays."""
         if self.fd >= 0:
+            give_up(self.fd)
+            self.fd = -1
+
+    def hand_over(self) -> None:
+        """Close it here; the lock lives on in a child that was given the descriptor."""
+        if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def give_up(fd: int) -> None:
+    """Unlock and close. Closing alone would leave the lock to a child that was forked in the meantime."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
 
 
 def acquire(path: Path, patience_s: float = PATIENCE_S) -> Lease | None:
@@ -68,7 +80,7 @@ def is_held(path: Path) -> bool:
     try:
         return not _lock(fd, fcntl.LOCK_SH)
     finally:
-        os.close(fd)
+        give_up(fd)
 
 
 def create_port_lease(run_dir: Path, port: str) -> Lease:
