@@ -173,6 +173,7 @@ def test_a_child_forked_during_a_probe_does_not_keep_the_lock(tmp_path: Path) ->
     """
     with Child("os.setpgid(0, 0)\n" + textwrap.dedent(source), path) as child:
         child.expect("free True")
+        assert child.end() == -signal.SIGKILL
 
 
 def test_a_lease_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
