@@ -41,10 +41,10 @@ if TYPE_CHECKING:
         WriterError,
         WriterUnavailable,
     )
-    from keyop.following import follow
-    from keyop.message import Message
+    from keyop.inspection.following import follow
+    from keyop.messages.message import Message
     from keyop.messenger import Messenger, Transaction
-    from keyop.publish_context import context
+    from keyop.publishing.publish_context import context
     from keyop.statistics import Statistics
 
 __all__ = [
@@ -83,12 +83,12 @@ __all__ = [
 
 _HOMES = {
     "Config": "keyop.config",
-    "Message": "keyop.message",
+    "Message": "keyop.messages.message",
     "Messenger": "keyop.messenger",
     "Statistics": "keyop.statistics",
     "Transaction": "keyop.messenger",
-    "context": "keyop.publish_context",
-    "follow": "keyop.following",
+    "context": "keyop.publishing.publish_context",
+    "follow": "keyop.inspection.following",
 }
 
 

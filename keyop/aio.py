@@ -20,14 +20,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from keyop.attachment.attachment import Attachment
+from keyop.configuration.settings import Settings
 from keyop.errors import PublishTimeout
-from keyop.handling import Handling, handling
-from keyop.invoking import invoker, is_coroutine_function
 from keyop.messenger import CLOSE_TIMEOUT_S
 from keyop.messenger import Messenger as ThreadMessenger
-from keyop.publisher import Publisher, begin_atomic
-from keyop.settings import Settings
+from keyop.publishing.handling import Handling, handling
+from keyop.publishing.publisher import Publisher, begin_atomic
 from keyop.statistics import Statistics
+from keyop.subscriber.invoking import invoker, is_coroutine_function
 from keyop.subscriber.options import Start
 
 if TYPE_CHECKING:

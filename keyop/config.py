@@ -1,7 +1,7 @@
 """Reading and checking a configuration: a YAML file, environment variables, arguments.
 
 Keys and defaults are those of the Go program, so that its files can be used as they are; `docs/configuration.md` has
-the table. What a process works with afterwards is a `keyop.settings.Settings`.
+the table. What a process works with afterwards is a `keyop.configuration.settings.Settings`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pydantic import PrivateAttr, ValidationError
 
 from keyop.configuration.faults import say_fault
 from keyop.configuration.schema import Schema
+from keyop.configuration.settings import CONFIG_VARIABLE, SECTIONS, Settings
 from keyop.configuration.sources import Sources
 from keyop.errors import ConfigError
-from keyop.settings import CONFIG_VARIABLE, SECTIONS, Settings
 
 
 class Config(Schema):

@@ -1,29 +1,29 @@
 """Every exception that keyop raises, in one file.
 
-    KeyopError
-    ├── ConfigError                     a configuration key or value is wrong
-    ├── ClosedError                     the messenger was closed
-    ├── DataDirectoryError              the data directory cannot be used
-    ├── NameRuleError (ValueError)
-    │   ├── ChannelNameError            not a channel name
-    │   │   └── ReservedChannelError    .dead-letter and .replay are written by keyop alone
-    │   └── SubscriberIdError           not a subscriber id
-    ├── PayloadError (ValueError)       not JSON
-    │   ├── MessageTooLarge             the envelope is over storage.max_message_bytes
-    │   └── PayloadTypeError            a payload class or type name is unknown, or registered twice
-    ├── PublishError
-    │   ├── PublishTimeout              not committed yet; it may still be
-    │   ├── PublishRefused              the writer refused the transaction: nothing of it was written
-    │   └── AtomicError                 a misuse of atomic() or of publish in an exactly-once handler
-    ├── SubscribeError
-    │   ├── SubscriberBusy              another live process holds this subscriber id
-    │   └── OffsetDamaged               an exactly-once subscriber's offset file fails its check
-    └── WriterError
-        ├── WriterUnavailable           no writer answers, and none could be started
-        ├── WriterBusy                  another writer runs on this data directory
-        └── SharedMemoryError           /dev/shm is full, or an object in it is not ours
+KeyopError
+├── ConfigError                     a configuration key or value is wrong
+├── ClosedError                     the messenger was closed
+├── DataDirectoryError              the data directory cannot be used
+├── NameRuleError (ValueError)
+│   ├── ChannelNameError            not a channel name
+│   │   └── ReservedChannelError    .dead-letter and .replay are written by keyop alone
+│   └── SubscriberIdError           not a subscriber id
+├── PayloadError (ValueError)       not JSON
+│   ├── MessageTooLarge             the envelope is over storage.max_message_bytes
+│   └── PayloadTypeError            a payload class or type name is unknown, or registered twice
+├── PublishError
+│   ├── PublishTimeout              not committed yet; it may still be
+│   ├── PublishRefused              the writer refused the transaction: nothing of it was written
+│   └── AtomicError                 a misuse of atomic() or of publish in an exactly-once handler
+├── SubscribeError
+│   ├── SubscriberBusy              another live process holds this subscriber id
+│   └── OffsetDamaged               an exactly-once subscriber's offset file fails its check
+└── WriterError
+    ├── WriterUnavailable           no writer answers, and none could be started
+    ├── WriterBusy                  another writer runs on this data directory
+    └── SharedMemoryError           /dev/shm is full, or an object in it is not ours
 
-    RetryLater is not an error: a handler raises it to have its message again later.
+RetryLater is not an error: a handler raises it to have its message again later.
 """
 
 from __future__ import annotations

@@ -15,19 +15,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from keyop.attachment.attachment import Attachment
+from keyop.configuration.settings import Settings, settings_for
 from keyop.errors import ClosedError, KeyopError, PublishTimeout, SubscriberBusy
-from keyop.handling import Handling, handling
-from keyop.invoking import invoker
+from keyop.messages.payload_types import PayloadTypes
 from keyop.names import check_channel, check_subscriber_id
-from keyop.payload_types import PayloadTypes
-from keyop.publisher import Publisher, begin_atomic
-from keyop.settings import Settings, settings_for
+from keyop.protocol.writer_options import WriterOptions
+from keyop.publishing.handling import Handling, handling
+from keyop.publishing.publisher import Publisher, begin_atomic
 from keyop.statistics import Statistics, gather
 from keyop.subscriber.delivery import RetryPolicy
 from keyop.subscriber.exactly_once import ExactlyOnceSubscription
+from keyop.subscriber.invoking import invoker
 from keyop.subscriber.options import Start, SubscribeOptions
 from keyop.subscriber.subscription import Subscription
-from keyop.writer_options import WriterOptions
 
 if TYPE_CHECKING:
     from keyop.config import Config

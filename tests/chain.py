@@ -18,7 +18,7 @@ from keyop.storage.segments import list_segments
 PUBLISHER = """
 name, sync_ms, first = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 import dataclasses
-from keyop.settings import Settings, StorageSettings
+from keyop.configuration.settings import Settings, StorageSettings
 tiny = dict(compaction_threshold_mb=0.004, dead_letter_compaction_threshold_mb=0.004, journal_mb=0.0625, max_files=0)
 settings = Settings(storage=StorageSettings(data_dir=str(data_dir), sync_interval_ms=sync_ms, **tiny))
 notes = os.open(f"{data_dir}.{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -50,7 +50,7 @@ say("closed")
 
 SUBSCRIBER = """
 import dataclasses
-from keyop.settings import Settings, StorageSettings
+from keyop.configuration.settings import Settings, StorageSettings
 tiny = dict(compaction_threshold_mb=0.004, dead_letter_compaction_threshold_mb=0.004, journal_mb=0.0625, max_files=0)
 settings = Settings(storage=StorageSettings(data_dir=str(data_dir), sync_interval_ms=int(sys.argv[2]), **tiny))
 notes = os.open(f"{data_dir}.handled", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

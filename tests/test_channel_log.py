@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keyop import entry
+from keyop.protocol import entry
 from keyop.storage import disk
 from keyop.storage.channel_log import ChannelLog, Descriptors, ForeignWrite, SegmentFile
 from keyop.storage.segments import list_segments, segment_name

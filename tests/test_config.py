@@ -18,10 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyop.config import Config
+from keyop.configuration.durations import format_duration, parse_duration
 from keyop.configuration.keys import KEYS
-from keyop.durations import format_duration, parse_duration
-from keyop.errors import ConfigError
-from keyop.settings import (
+from keyop.configuration.settings import (
     SECTIONS,
     ClientSettings,
     HubReference,
@@ -32,6 +31,7 @@ from keyop.settings import (
     host_and_port,
     settings_for,
 )
+from keyop.errors import ConfigError
 
 Write = Callable[[str], Path]
 
@@ -603,7 +603,7 @@ def test_settings_for_nothing_says_what_to_set(tmp_path: Path) -> None:
 
 def test_a_data_directory_needs_neither_pydantic_nor_yaml() -> None:
     code = (
-        "import sys; from keyop.settings import settings_for; settings_for('./x');"
+        "import sys; from keyop.configuration.settings import settings_for; settings_for('./x');"
         "print([m for m in ('pydantic', 'pydantic_settings', 'yaml', 'keyop.config') if m in sys.modules])"
     )
     environment = {"PATH": os.environ["PATH"], "KEYOP_DATA_DIR": "elsewhere"}

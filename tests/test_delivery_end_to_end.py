@@ -20,8 +20,8 @@ from child import Child, eventually, kill_writer, writer_pid
 from conftest import end_writer, leave
 
 from keyop import Message, Messenger
+from keyop.configuration.settings import Settings, settings_for
 from keyop.errors import RetryLater, SubscriberBusy
-from keyop.settings import Settings, settings_for
 from keyop.statistics import SubscriberStatistics
 
 DEADLINE_S = 20.0

@@ -19,15 +19,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyop import envelope as envelopes
-from keyop import ids
-from keyop.dead_letter import DEAD_LETTER_TYPE, encode_dead_letter
-from keyop.envelope import BadLine, Envelope, EnvelopeEncoder, Fault, decode_line, decode_line_raw, line_ts_ns
 from keyop.errors import PayloadError
-from keyop.json_text import HAVE_MSGSPEC, NotAnObject, encode_payload, scan_object
-from keyop.message import Message
+from keyop.messages import envelope as envelopes
+from keyop.messages import ids
+from keyop.messages.dead_letter import DEAD_LETTER_TYPE, encode_dead_letter
+from keyop.messages.envelope import BadLine, Envelope, EnvelopeEncoder, Fault, decode_line, decode_line_raw, line_ts_ns
+from keyop.messages.json_text import HAVE_MSGSPEC, NotAnObject, encode_payload, scan_object
+from keyop.messages.message import Message
+from keyop.messages.timestamps import format_ns, parse_ns
 from keyop.storage.segment_reader import SegmentReader
-from keyop.timestamps import format_ns, parse_ns
 
 FIXTURE = Path(__file__).parent / "fixtures" / "go-datadir" / "channels"
 LIMIT_BYTES = 10_485_760
@@ -532,7 +532,7 @@ def test_ids_are_version_7_and_ascend() -> None:
 def test_ids_go_on_when_the_clock_stands_or_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     source = ids.Version7()
     now_ms = iter([1000, 1000, 999, 0, 1001, -5])
-    monkeypatch.setattr("keyop.ids.time.time_ns", lambda: next(now_ms) * 1_000_000)
+    monkeypatch.setattr("keyop.messages.ids.time.time_ns", lambda: next(now_ms) * 1_000_000)
     made = [source.new() for _ in range(6)]
     assert made == sorted(set(made))
 

@@ -458,7 +458,7 @@ def test_a_process_that_was_thought_dead_cannot_move_the_offset(data_dir: Path) 
         (subscription,) = m._subscriptions.values()
         with Messenger(data_dir) as other:
             before = payloads(data_dir, "in")
-            from keyop import entry
+            from keyop.protocol import entry
 
             line = b'{"v":1}\n'
             move = entry.encode(entry.CURSOR, b"in", b"s", flags=entry.EXACTLY_ONCE, data=entry.CURSOR_MOVE.pack(0, 99))

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import keyop
-from keyop.envelope import EnvelopeEncoder
-from keyop.lookback import offset_of_last
+from keyop.inspection.lookback import offset_of_last
+from keyop.messages.envelope import EnvelopeEncoder
 from keyop.storage.segments import segment_name
 
 GO_DATADIR = Path(__file__).parent / "fixtures" / "go-datadir"

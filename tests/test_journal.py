@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keyop import entry
+from keyop.protocol import entry
 from keyop.storage import disk, frame, journal
 from keyop.storage.journal import NAMES, Journal
 from keyop.storage.journal_file import (

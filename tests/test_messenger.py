@@ -24,6 +24,7 @@ from typing_extensions import TypedDict
 
 import keyop
 from keyop import Message, Messenger
+from keyop.configuration.settings import settings_for
 from keyop.errors import (
     AtomicError,
     ChannelNameError,
@@ -40,7 +41,6 @@ from keyop.errors import (
     SubscriberBusy,
     SubscriberIdError,
 )
-from keyop.settings import settings_for
 
 DEADLINE_S = 20.0
 PLAIN = "com.example.plain.v1"

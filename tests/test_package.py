@@ -10,7 +10,7 @@ import pytest
 
 import keyop
 import keyop.aio
-import keyop.following
+import keyop.inspection.following
 import keyop.messenger
 
 

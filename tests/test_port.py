@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keyop import reply
 from keyop.attachment.replies import Replies
 from keyop.errors import PublishRefused, SharedMemoryError, SubscriberBusy
 from keyop.ipc import layout, memory, port, semaphore
@@ -18,6 +17,7 @@ from keyop.ipc.names import PREFIX, DirectoryIdentity
 from keyop.ipc.port import Port, Reply
 from keyop.ipc.ring import RingProducer
 from keyop.ipc.slot import SlotCursor
+from keyop.protocol import reply
 
 NAME = "0123abcd"
 

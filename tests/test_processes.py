@@ -23,14 +23,15 @@ import pytest
 from child import ROOT, Child, eventually, kill_writer, writer_pid
 from conftest import end_writer, leave, objects_of
 
-from keyop import Message, Messenger, entry
+from keyop import Message, Messenger
 from keyop.attachment import attachment as attachment_module
+from keyop.configuration.settings import settings_for
 from keyop.errors import DataDirectoryError, PublishError, SharedMemoryError, SubscribeError, WriterUnavailable
 from keyop.ipc import layout, lease, port
 from keyop.ipc.board import Board
 from keyop.ipc.names import DirectoryIdentity
 from keyop.ipc.port import Port
-from keyop.settings import settings_for
+from keyop.protocol import entry
 
 DEADLINE_S = 30.0
 TYPE = "com.example.test.v1"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keyop import entry
+from keyop.protocol import entry
 from keyop.storage import disk, recovery
 from keyop.storage.channel_log import ChannelLog, SegmentFile
 from keyop.storage.directory import DataDirectory

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from keyop.protocol.writer_options import WriterOptions
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offset_file import write_offset
 from keyop.storage.segments import list_segments, segment_name
 from keyop.writer import retention
 from keyop.writer.log import Log
 from keyop.writer.retention import Retention, WallClock
-from keyop.writer_options import WriterOptions
 
 DAY_S = 86_400.0
 

@@ -11,8 +11,9 @@ import pytest
 from child import Child, eventually, kill_writer
 from writers import TINY, Writer
 
-from keyop import Messenger, entry, reply
+from keyop import Messenger
 from keyop.attachment import spilling
+from keyop.protocol import entry, reply
 from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
 from keyop.storage.segments import list_segments

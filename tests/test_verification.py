@@ -9,11 +9,12 @@ import pytest
 from child import Child, eventually, kill_writer, writer_pid
 from test_follow import Channel
 
-from keyop import DataDirectoryError, Messenger, at_rest, follow, survey
-from keyop.settings import settings_for
+from keyop import DataDirectoryError, Messenger, follow
+from keyop.configuration.settings import settings_for
+from keyop.inspection import at_rest, survey
+from keyop.inspection.verification import Verification, verify
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offsets import format_offset
-from keyop.verification import Verification, verify
 
 GO_DATADIR = Path(__file__).parent / "fixtures" / "go-datadir"
 

@@ -18,11 +18,12 @@ from child import eventually, kill_writer, writer_pid
 from conftest import leave, objects_of
 from writers import TINY, Writer
 
-from keyop import Messenger, entry
+from keyop import Messenger
 from keyop.errors import DataDirectoryError, OffsetDamaged, PublishTimeout, SubscriberBusy
 from keyop.ipc import layout
 from keyop.ipc.board import Board
 from keyop.ipc.names import DirectoryIdentity
+from keyop.protocol import entry
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offset_file import write_offset
 from keyop.storage.offsets import read_offset
@@ -325,7 +326,7 @@ def test_an_idle_writer_does_not_spin_on_a_process_that_takes_no_answers(data_di
     from child import Child
 
     source = """
-    from keyop import entry
+    from keyop.protocol import entry
     m = Messenger(data_dir)
     attachment = m._attachment
     attachment.replies._take = lambda: None
@@ -363,7 +364,7 @@ def test_names_that_are_paths_are_refused_by_the_writer_too(data_dir: Path) -> N
 def test_a_crash_of_any_thread_ends_the_writer(data_dir: Path) -> None:
     from child import Child
 
-    from keyop.writer_options import WriterOptions
+    from keyop.protocol.writer_options import WriterOptions
 
     source = """
     from keyop.writer import checkpoint

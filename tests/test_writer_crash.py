@@ -16,12 +16,12 @@ from conftest import leave
 from writers import TINY, Writer
 
 from keyop import Messenger
+from keyop.protocol.writer_options import WriterOptions
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offset_file import write_offset
 from keyop.storage.offsets import read_offset
 from keyop.storage.segments import list_segments, segment_name
 from keyop.writer.process import EXIT_BUSY
-from keyop.writer_options import WriterOptions
 
 SECONDS = float(os.environ.get("KEYOP_TEST_SECONDS", "5"))
 

@@ -12,7 +12,7 @@ from typing import Self
 
 from child import DEADLINE_S, ROOT, eventually
 
-from keyop.writer_options import WriterOptions
+from keyop.protocol.writer_options import WriterOptions
 
 TINY = {
     "compaction_threshold_mb": 0.004,

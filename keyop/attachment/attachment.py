@@ -16,10 +16,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from keyop import entry
 from keyop.attachment.replies import Replies
 from keyop.attachment.spawn import WriterSpawner
 from keyop.attachment.spilling import write_spill
+from keyop.configuration.settings import Settings
 from keyop.errors import (
     ClosedError,
     DataDirectoryError,
@@ -39,10 +39,10 @@ from keyop.ipc.ring import MAX_PAYLOAD_BYTES, RingProducer
 from keyop.ipc.semaphore import Semaphore
 from keyop.ipc.slot import Slot
 from keyop.ipc.word import Fence, distance
-from keyop.settings import Settings
+from keyop.protocol import entry
+from keyop.protocol.writer_options import WriterOptions
 from keyop.storage.directory import DataDirectory
 from keyop.storage.segments import channel_end
-from keyop.writer_options import WriterOptions
 
 _log = logging.getLogger("keyop.attachment")
 

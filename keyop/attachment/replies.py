@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from keyop import reply
 from keyop.ipc.layout import COMMITTED, MASK, REPLIES_TAKEN, REPLIES_WRITTEN
 from keyop.ipc.port import Port
 from keyop.ipc.word import distance
+from keyop.protocol import reply
 
 
 class Replies:

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keyop.configuration.settings import Settings
 from keyop.errors import WriterUnavailable
 from keyop.ipc import lease
 from keyop.ownership import open_given
-from keyop.settings import Settings
+from keyop.protocol.writer_options import WriterOptions
 from keyop.storage.directory import DataDirectory
-from keyop.writer_options import WriterOptions
 
 if TYPE_CHECKING:
     import subprocess

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from zlib import crc32
 
-from keyop import entry
 from keyop.errors import PublishTimeout
 from keyop.ownership import open_given
+from keyop.protocol import entry
 from keyop.storage import disk
 
 _BACKOFF_S = 0.2

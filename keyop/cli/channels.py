@@ -22,7 +22,7 @@ def command(place: Place, count: bool, as_json: bool) -> None:
       keyop channels -d ./data
       keyop channels -d ./data --count --json
     """
-    from keyop import survey
+    from keyop.inspection import survey
 
     reports = survey.channels(place.directory(), count=count)
     if as_json:

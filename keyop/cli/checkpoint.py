@@ -23,7 +23,7 @@ def command(place: Place, timeout: float, as_json: bool) -> int:
     Examples:
       keyop checkpoint -d ./data && btrfs subvolume snapshot -r ./data ./snapshot
     """
-    from keyop import at_rest
+    from keyop.inspection import at_rest
 
     result = at_rest.checkpoint(place.settings(), timeout)
     rest.report(result, as_json)

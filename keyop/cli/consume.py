@@ -19,7 +19,7 @@ from keyop.cli.running import forget_standard_output
 from keyop.errors import RetryLater
 
 if TYPE_CHECKING:
-    from keyop.message import Message
+    from keyop.messages.message import Message
 
 Handle = Callable[["Message[Any]"], None]
 

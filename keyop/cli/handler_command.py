@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from keyop.cli import exit_codes
+from keyop.configuration.settings import DATA_DIR_VARIABLE
 from keyop.errors import RetryLater
-from keyop.message import Message
-from keyop.settings import DATA_DIR_VARIABLE
+from keyop.messages.message import Message
 
 _TAIL_BYTES = 2048
 _READ_BYTES = 4096

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from keyop.json_text import encode_payload
-from keyop.message import Message
+from keyop.messages.json_text import encode_payload
+from keyop.messages.message import Message
 
 
 def payload_json(message: Message[Any]) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from keyop.durations import parse_duration
+from keyop.configuration.durations import parse_duration
 
 FORMS = "earliest, latest, an offset in bytes, a time (2026-03-31T14:22 or with a zone), or how long ago (10m, 2h, 7d)"
 

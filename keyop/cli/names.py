@@ -17,7 +17,7 @@ class ChannelName(click.ParamType):  # type: ignore[type-arg]
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The channels that there are."""
-        from keyop import survey
+        from keyop.inspection import survey
 
         directory = _directory(ctx)
         try:
@@ -34,7 +34,7 @@ class SubscriberId(click.ParamType):  # type: ignore[type-arg]
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The ids that the channel of the same command line knows."""
-        from keyop import survey
+        from keyop.inspection import survey
 
         directory = _directory(ctx)
         # Of a line that is not finished click leaves arguments where they are.

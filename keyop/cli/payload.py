@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from keyop.errors import PayloadError
-from keyop.json_text import decode_json
+from keyop.messages.json_text import decode_json
 
 
 def parse_json(text: bytes) -> Any:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from keyop.configuration.settings import CONFIG_VARIABLE, DATA_DIR_VARIABLE, settings_for
 from keyop.errors import DataDirectoryError
-from keyop.settings import CONFIG_VARIABLE, DATA_DIR_VARIABLE, settings_for
 from keyop.storage.directory import DataDirectory
 
 if TYPE_CHECKING:
-    from keyop.settings import Settings
+    from keyop.configuration.settings import Settings
 
 _LONG_DATA_DIR_VARIABLE = "KEYOP_STORAGE__DATA_DIR"
 _Function = TypeVar("_Function", bound=Callable[..., Any])

@@ -21,7 +21,7 @@ def command(place: Place, as_json: bool) -> int:
     Examples:
       keyop recover -d ./data && cp -a ./data /backup/
     """
-    from keyop import at_rest
+    from keyop.inspection import at_rest
 
     result = at_rest.recover(place.settings())
     rest.report(result, as_json)

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keyop.at_rest import Rest
+    from keyop.inspection.at_rest import Rest
 
 
 def report(rest: Rest, as_json: bool) -> None:

@@ -10,8 +10,8 @@ from keyop.cli import exit_codes
 from keyop.cli.place import Place, as_json, at_place
 
 if TYPE_CHECKING:
-    from keyop.presence import AttachedProcess
-    from keyop.survey import StatusReport
+    from keyop.inspection.presence import AttachedProcess
+    from keyop.inspection.survey import StatusReport
 
 
 @click.command("status")
@@ -28,7 +28,7 @@ def command(place: Place, as_json: bool) -> int:
       keyop status -d ./data
       keyop status -d ./data --json | jq .writer_pid
     """
-    from keyop import survey
+    from keyop.inspection import survey
 
     report = survey.status(place.directory())
     if as_json:

@@ -22,7 +22,7 @@ def command(place: Place, channel: str | None, as_json: bool) -> None:
       keyop subscribers -d ./data
       keyop subscribers orders -d ./data --json
     """
-    from keyop import survey
+    from keyop.inspection import survey
 
     reports = survey.subscribers(place.directory(), channel)
     if as_json:

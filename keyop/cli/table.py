@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from keyop.durations import format_duration
+from keyop.configuration.durations import format_duration
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 

@@ -14,7 +14,7 @@ from keyop.cli.names import ChannelName
 from keyop.cli.place import Place, as_json, at_place
 
 if TYPE_CHECKING:
-    from keyop.following import Follower, Record
+    from keyop.inspection.following import Follower, Record
 
 _LAST = 10
 
@@ -46,9 +46,9 @@ def command(
       keyop tail orders -d ./data --from 2h --json   of the last two hours
       keyop tail orders -d ./data -f --from latest -n 1 --json | jq .payload
     """
-    from keyop import lookback, survey
     from keyop.cli import warnings
-    from keyop.following import follow as follow_channel
+    from keyop.inspection import lookback, survey
+    from keyop.inspection.following import follow as follow_channel
     from keyop.names import check_channel
 
     warnings.to_standard_error()
@@ -91,7 +91,7 @@ def _raw(record: Record) -> bytes:
 
 
 def _readable(record: Record) -> bytes:
-    from keyop.json_text import encode_payload
+    from keyop.messages.json_text import encode_payload
 
     envelope = record.envelope
     words = [envelope.ts[:23].rstrip("Z"), envelope.service_name or envelope.origin, envelope.payload_type]

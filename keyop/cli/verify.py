@@ -10,7 +10,7 @@ from keyop.cli import exit_codes
 from keyop.cli.place import Place, as_json, at_place
 
 if TYPE_CHECKING:
-    from keyop.verification import Verification
+    from keyop.inspection.verification import Verification
 
 
 @click.command("verify")
@@ -28,7 +28,7 @@ def command(place: Place, as_json: bool) -> int:
       keyop verify -d /backup/data --json | jq '.problems[].text'
     """
     from keyop.cli.progress import Progress
-    from keyop.verification import verify
+    from keyop.inspection.verification import verify
 
     with Progress("verifying") as progress:
         found = verify(place.directory().path, progress.show)

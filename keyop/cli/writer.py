@@ -41,7 +41,7 @@ def command(place: Place, log_format: str, log_level: str, idle_exit: float | No
       keyop writer -c /etc/keyop.yaml --log-format json
     """
     from keyop.attachment.spawn import writer_environment
-    from keyop.writer_options import WriterOptions
+    from keyop.protocol.writer_options import WriterOptions
 
     options = WriterOptions.from_settings(place.settings())
     options.data_dir = os.path.abspath(options.data_dir)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from keyop.configuration.keys import KEYS
+from keyop.configuration.settings import CONFIG_VARIABLE, DATA_DIR_VARIABLE, ENVIRONMENT_PREFIX, SECTIONS
 from keyop.configuration.yaml_text import YAML_FAULTS, read_value
-from keyop.settings import CONFIG_VARIABLE, DATA_DIR_VARIABLE, ENVIRONMENT_PREFIX, SECTIONS
 
 if TYPE_CHECKING:
     from keyop.configuration.keys import Path

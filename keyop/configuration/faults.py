@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from keyop.configuration.keys import dotted, nearest
 from keyop.configuration.obsolete import OLD_KEYS
-from keyop.settings import CONFIG_VARIABLE, DATA_DIR_VARIABLE
+from keyop.configuration.settings import CONFIG_VARIABLE, DATA_DIR_VARIABLE
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

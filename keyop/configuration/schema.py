@@ -1,6 +1,6 @@
 """The sections of a configuration, key by key; `docs/configuration.md` says what each means.
 
-The defaults are those of `keyop.settings`, which a process without a configuration works with.
+The defaults are those of `keyop.configuration.settings`, which a process without a configuration works with.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import Field, StrictBool, StrictStr, ValidationInfo, field_validator
 
 from keyop.configuration.section import ZERO_COUNTS, Section
+from keyop.configuration.settings import SECTIONS, HubReference, PeerSettings, Settings
 from keyop.configuration.values import (
     Channel,
     Count,
@@ -28,7 +29,6 @@ from keyop.configuration.values import (
     Signed,
     Spin,
 )
-from keyop.settings import SECTIONS, HubReference, PeerSettings, Settings
 
 _log = logging.getLogger("keyop.config")
 

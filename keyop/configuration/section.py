@@ -17,7 +17,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     plain: ClassVar[type[Any]]
-    """The class of `keyop.settings` that has the same keys."""
+    """The class of `keyop.configuration.settings` that has the same keys."""
 
     @model_validator(mode="before")
     @classmethod

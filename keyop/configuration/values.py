@@ -8,9 +8,9 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, StrictStr
 
-from keyop.durations import parse_duration
+from keyop.configuration.durations import parse_duration
+from keyop.configuration.settings import host_and_port
 from keyop.names import check_channel
-from keyop.settings import host_and_port
 
 _MOST = 10**12
 """Far beyond what makes sense, and small enough that no product with a unit leaves 64 bits."""

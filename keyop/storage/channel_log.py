@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from keyop import entry
+from keyop.protocol import entry
 from keyop.storage import disk
 from keyop.storage.segments import Segment, list_segments, segment_name
 from keyop.storage.torn import cut_torn_line

@@ -1,8 +1,8 @@
 """A frame of the journal: one group commit.
 
 ``[u64 salt][u64 sequence][u64 synced][u32 length][u32 entries][u32 CRC-32][u32 zero]`` and the entries (see
-`keyop.entry`), padded with zeros to 64 bytes. ``synced`` is the highest sequence number that was known to be on the
-device when the frame was written; the CRC covers all but itself.
+`keyop.protocol.entry`), padded with zeros to 64 bytes. ``synced`` is the highest sequence number that was known to be
+on the device when the frame was written; the CRC covers all but itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from struct import Struct
 from zlib import crc32
 
-from keyop import entry
+from keyop.protocol import entry
 
 ALIGNMENT_BYTES = 64
 _HEAD = Struct("<QQQII")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-from keyop import entry
+from keyop.protocol import entry
 from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
 from keyop.storage.frame import Frame

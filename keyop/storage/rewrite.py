@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from keyop import entry
+from keyop.protocol import entry
 from keyop.storage import disk
 from keyop.storage.channel_log import SegmentFile
 from keyop.storage.journal_file import JournalContents

@@ -11,12 +11,12 @@ import time
 from collections import deque
 from typing import Any, NamedTuple
 
-from keyop import entry, reply
-from keyop.envelope import BadLine, decode_line, decode_line_raw
 from keyop.errors import KeyopError
-from keyop.handling import Handling, handling
-from keyop.message import Message
-from keyop.outbox import Outbox
+from keyop.messages.envelope import BadLine, decode_line, decode_line_raw
+from keyop.messages.message import Message
+from keyop.protocol import entry, reply
+from keyop.publishing.handling import Handling, handling
+from keyop.publishing.outbox import Outbox
 from keyop.storage.segment_reader import Batch
 from keyop.subscriber.delivery import Answer, Run
 from keyop.subscriber.subscription import Subscription

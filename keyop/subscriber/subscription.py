@@ -13,16 +13,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from keyop import entry
 from keyop.attachment.attachment import Attachment
-from keyop.dead_letter import encode_dead_letter
-from keyop.envelope import BadLine, Envelope, Fault, decode_line, decode_line_raw, line_ts_ns
 from keyop.errors import KeyopError, PublishTimeout, RetryLater
-from keyop.handling import Handling, handling
 from keyop.ipc.layout import SLOT_COUNTER_NAMES
-from keyop.message import Message
+from keyop.messages.dead_letter import encode_dead_letter
+from keyop.messages.envelope import BadLine, Envelope, Fault, decode_line, decode_line_raw, line_ts_ns
+from keyop.messages.message import Message
+from keyop.messages.payload_types import PayloadTypes
 from keyop.names import dead_letter_channel, is_dead_letter
-from keyop.payload_types import PayloadTypes
+from keyop.protocol import entry
+from keyop.publishing.handling import Handling, handling
 from keyop.storage.segment_reader import Batch, SegmentReader, first_offset_since
 from keyop.subscriber.delivery import Advance, Answer, DeadLetter, Delivery, Run, Stay, Wait
 from keyop.subscriber.options import SubscribeOptions

@@ -1,6 +1,6 @@
 """``python -m keyop.writer``: how a writer is started, on demand or (by ``keyop writer``) in the foreground.
 
-Arguments are ``key=value`` so that nothing has to be imported to read them: those of `keyop.writer_options`,
+Arguments are ``key=value`` so that nothing has to be imported to read them: those of `keyop.protocol.writer_options`,
 ``on_demand`` and ``once`` (0 or 1), ``log_format`` (text or json), ``log_level``,
 ``turn_fd`` (an inherited lock that says that a writer is being started).
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import sys
 
+from keyop.protocol.writer_options import WriterOptions
 from keyop.writer.log import Log
 from keyop.writer.process import run
-from keyop.writer_options import WriterOptions
 
 
 def main(arguments: list[str]) -> int:

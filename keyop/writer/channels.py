@@ -6,16 +6,16 @@ import errno
 import resource
 from pathlib import Path
 
-from keyop import reply
 from keyop.errors import ChannelNameError
 from keyop.ipc.board import Board
 from keyop.names import check_channel, is_dead_letter
+from keyop.protocol import reply
+from keyop.protocol.writer_options import WriterOptions
 from keyop.storage import disk
 from keyop.storage.channel_log import ChannelLog, Descriptors, SegmentFile
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offsets import list_offsets
 from keyop.writer.refused import Refused, Wait
-from keyop.writer_options import WriterOptions
 
 _MIB = 1 << 20
 # Descriptors that are left for everything but segments: a mapped port holds one.

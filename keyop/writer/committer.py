@@ -11,6 +11,7 @@ from keyop.ipc.board import Board
 from keyop.ipc.layout import COMMIT_ASLEEP, DATA_ASLEEP, HEAD, WRITER_ASLEEP
 from keyop.ipc.semaphore import Semaphore
 from keyop.ipc.word import Fence
+from keyop.protocol.writer_options import WriterOptions
 from keyop.storage import disk
 from keyop.storage.channel_log import SegmentFile
 from keyop.storage.directory import DataDirectory
@@ -26,7 +27,6 @@ from keyop.writer.round import Round
 from keyop.writer.spill import Spills
 from keyop.writer.subscriptions import Subscriptions
 from keyop.writer.trouble import Trouble
-from keyop.writer_options import WriterOptions
 
 # How many cursors go into one frame: a frame has to stay within a quarter of a journal file.
 _CURSORS_A_FRAME = 1000

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from keyop import entry
 from keyop.ipc.slot import Slot, SlotCursor
+from keyop.protocol import entry
 from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offset_file import write_offset

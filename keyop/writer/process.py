@@ -12,12 +12,12 @@ from pathlib import Path
 from keyop.errors import DataDirectoryError, KeyopError, WriterBusy
 from keyop.ipc import board, layout, lease, semaphore
 from keyop.ipc.names import DirectoryIdentity
+from keyop.protocol.writer_options import WriterOptions
 from keyop.storage.directory import DataDirectory
 from keyop.writer.committer import Committer
 from keyop.writer.log import Log
 from keyop.writer.retention import Retention
 from keyop.writer.start import bring_up
-from keyop.writer_options import WriterOptions
 
 TICK_S = 0.5
 DRAIN_S = 10.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Refused(Exception):
-    """Something is wrong with the transaction: its publisher gets the code, see `keyop.reply`."""
+    """Something is wrong with the transaction: its publisher gets the code, see `keyop.protocol.reply`."""
 
     def __init__(self, code: int, value: int = 0) -> None:
         super().__init__(code, value)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyop.names import is_dead_letter
+from keyop.protocol.writer_options import WriterOptions
 from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offsets import list_offsets
 from keyop.storage.segments import Segment, list_segments
 from keyop.writer.log import Log
-from keyop.writer_options import WriterOptions
 
 if TYPE_CHECKING:
     from keyop.writer.committer import Committer

@@ -11,13 +11,13 @@ import re
 import struct
 from zlib import crc32
 
-from keyop import entry, reply
-from keyop.entry import APPEND, SINGLE, SPILL, SYNC, Entry
 from keyop.errors import ChannelNameError
 from keyop.ipc import layout
 from keyop.ipc.layout import HEAD, MASK, RING_SIZE_BYTES
 from keyop.ipc.ring import HEADER, copy
 from keyop.names import check_channel
+from keyop.protocol import entry, reply
+from keyop.protocol.entry import APPEND, SINGLE, SPILL, SYNC, Entry
 from keyop.storage.channel_log import ChannelLog
 from keyop.writer.attached import AttachedPort
 from keyop.writer.channels import Channels

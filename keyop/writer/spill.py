@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from zlib import crc32
 
-from keyop import entry, reply
+from keyop.protocol import entry, reply
 from keyop.storage import disk
 from keyop.writer.refused import Full, Refused, Wait
 

@@ -11,6 +11,7 @@ from keyop.ipc import layout, semaphore
 from keyop.ipc.board import Board
 from keyop.ipc.names import DirectoryIdentity
 from keyop.ipc.semaphore import Semaphore
+from keyop.protocol.writer_options import WriterOptions
 from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
 from keyop.storage.journal import Journal
@@ -23,7 +24,6 @@ from keyop.writer.committer import Committer
 from keyop.writer.cursors import Cursors
 from keyop.writer.log import Log
 from keyop.writer.spill import Spills
-from keyop.writer_options import WriterOptions
 
 Patience = Callable[[OSError, int], None]
 """Called with what a full or failing disk says and the number of the try; waits, or raises to give up."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from keyop import entry, reply
-from keyop.entry import Entry
 from keyop.errors import SharedMemoryError
 from keyop.ipc.slot import Slot
+from keyop.protocol import entry, reply
+from keyop.protocol.entry import Entry
 from keyop.storage.channel_log import ChannelLog
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offsets import read_offset

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from time import time_ns
 
-from keyop.envelope import BadLine, EnvelopeEncoder, decode_line_raw, readable_text
-from keyop.json_text import NotAnObject, quote, scan_object
+from keyop.messages.envelope import BadLine, EnvelopeEncoder, decode_line_raw, readable_text
+from keyop.messages.json_text import NotAnObject, quote, scan_object
+from keyop.messages.timestamps import format_ns
 from keyop.names import dead_letter_channel
-from keyop.timestamps import format_ns
 
 DEAD_LETTER_TYPE = "com.keyop.messenger.DeadLetterPayload"
 LAST_ERROR_MAX_BYTES = 16 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from keyop.errors import PayloadError, PayloadTypeError
-from keyop.json_text import decode_json, encode_payload
+from keyop.messages.json_text import decode_json, encode_payload
 
 
 class PayloadTypes:

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from keyop import entry
 from keyop.errors import SharedMemoryError
 from keyop.ipc import layout, lease
 from keyop.ipc.board import Board
 from keyop.ipc.names import DirectoryIdentity
 from keyop.ipc.port import Port
+from keyop.protocol import entry
 from keyop.storage.directory import DataDirectory
 
 

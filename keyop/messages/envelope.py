@@ -8,9 +8,9 @@ import json
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from keyop.ids import new_id
-from keyop.json_text import HAVE_MSGSPEC, NotAnObject, encode_payload, quote, scan_object
-from keyop.timestamps import NS_PER_SECOND, parse_ns, second_prefix
+from keyop.messages.ids import new_id
+from keyop.messages.json_text import HAVE_MSGSPEC, NotAnObject, encode_payload, quote, scan_object
+from keyop.messages.timestamps import NS_PER_SECOND, parse_ns, second_prefix
 
 __all__ = [
     "BadLine",
@@ -132,7 +132,7 @@ else:
         v: Literal[1]
         id: str = ""
         ts: str = ""
-        """As it stands in the line, readable or not: see keyop.timestamps.parse_ns."""
+        """As it stands in the line, readable or not: see keyop.messages.timestamps.parse_ns."""
         channel: str = ""
         origin: str = ""
         payload_type: str = ""

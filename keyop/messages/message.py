@@ -6,8 +6,8 @@ import reprlib
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
-from keyop.envelope import Envelope
-from keyop.timestamps import parse_ns
+from keyop.messages.envelope import Envelope
+from keyop.messages.timestamps import parse_ns
 
 T_co = TypeVar("T_co", covariant=True)
 

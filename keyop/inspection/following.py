@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
-from keyop.envelope import BadLine, Envelope, Fault, decode_line, line_ts_ns
-from keyop.message import Message
+from keyop.messages.envelope import BadLine, Envelope, Fault, decode_line, line_ts_ns
+from keyop.messages.message import Message
 from keyop.names import check_channel
 from keyop.storage.directory import DataDirectory
 from keyop.storage.segment_reader import Batch, SegmentReader, first_offset_since
@@ -27,7 +27,7 @@ from keyop.storage.segments import align_offset, channel_end, list_segments
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-_log = logging.getLogger("keyop.following")
+_log = logging.getLogger("keyop.inspection.following")
 
 Start = Literal["latest", "earliest"] | int | datetime
 

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
-from keyop import at_rest, presence
-from keyop.envelope import line_ts_ns
 from keyop.errors import DataDirectoryError
-from keyop.presence import AttachedProcess, LiveSubscription
+from keyop.inspection import at_rest, presence
+from keyop.inspection.presence import AttachedProcess, LiveSubscription
+from keyop.messages.envelope import line_ts_ns
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offsets import ParsedOffset, list_offsets
 from keyop.storage.segment_reader import SegmentReader
@@ -84,7 +84,7 @@ class StatusReport:
     """Why it waits, as text."""
     supervised: bool
     at_rest: bool
-    """Whether the journal owes the other files nothing at this moment: see `keyop.at_rest`."""
+    """Whether the journal owes the other files nothing at this moment: see `keyop.inspection.at_rest`."""
     attached: list[AttachedProcess]
     counters: dict[str, int]
 

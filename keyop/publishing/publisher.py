@@ -6,16 +6,16 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from keyop import entry
 from keyop.attachment.attachment import Attachment
-from keyop.entry import APPEND, ENTRY, SINGLE, SYNC
-from keyop.envelope import EnvelopeEncoder
 from keyop.errors import AtomicError, MessageTooLarge
-from keyop.handling import Handling, handling
+from keyop.messages.envelope import EnvelopeEncoder
+from keyop.messages.payload_types import PayloadTypes
 from keyop.names import check_publish_channel
-from keyop.outbox import Outbox
-from keyop.payload_types import PayloadTypes
-from keyop.publish_context import current
+from keyop.protocol import entry
+from keyop.protocol.entry import APPEND, ENTRY, SINGLE, SYNC
+from keyop.publishing.handling import Handling, handling
+from keyop.publishing.outbox import Outbox
+from keyop.publishing.publish_context import current
 
 _pack_single = SINGLE.pack
 _pack_entry = ENTRY.pack

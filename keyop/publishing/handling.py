@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
-from keyop.message import Message
-from keyop.outbox import Outbox
+from keyop.messages.message import Message
+from keyop.publishing.outbox import Outbox
 
 
 class Handling:

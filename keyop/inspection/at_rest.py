@@ -13,15 +13,16 @@ import sys
 import time
 from typing import NamedTuple
 
-from keyop import entry, presence
 from keyop.attachment.attachment import Attachment
 from keyop.attachment.spawn import writer_environment
+from keyop.configuration.settings import Settings
 from keyop.errors import WriterBusy, WriterUnavailable
-from keyop.settings import Settings
+from keyop.inspection import presence
+from keyop.protocol import entry
+from keyop.protocol.writer_options import WriterOptions
 from keyop.storage.directory import DataDirectory
 from keyop.storage.journal import NAMES
 from keyop.storage.journal_file import FIRST_FRAME_BYTES, parse_header
-from keyop.writer_options import WriterOptions
 
 _EXIT_BUSY = 69
 

@@ -1,18 +1,18 @@
 """What a writer process is told on its command line: the part of the settings that concerns it.
 
 A writer has to start fast and stay small, so this is a plain class, and ``key=value`` is all there is to parse:
-`keyop.settings` would bring dataclasses and JSON with it.
+`keyop.configuration.settings` would bring dataclasses and JSON with it.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from keyop.settings import Settings
+    from keyop.configuration.settings import Settings
 
 
 class WriterOptions:
-    """Fields are named like the keys of the configuration, see `keyop.settings`; times are in seconds."""
+    """Fields are named like the keys of the configuration, see `keyop.configuration.settings`; times are in seconds."""
 
     __slots__ = (
         "compaction_threshold_mb",

@@ -14,10 +14,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from keyop import entry, presence
-from keyop.envelope import BadLine, Envelope, Fault, decode_line_raw
 from keyop.errors import NameRuleError
+from keyop.inspection import presence
+from keyop.messages.envelope import BadLine, Envelope, Fault, decode_line_raw
 from keyop.names import check_channel, check_subscriber_id
+from keyop.protocol import entry
 from keyop.storage.directory import DataDirectory
 from keyop.storage.journal import NAMES
 from keyop.storage.journal_file import FIRST_FRAME_BYTES, JournalContents

@@ -1,0 +1,1 @@
+"""What the processes and the writer tell each other: entries of transactions and frames, answers, start options."""
