@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from keyop.attachment.attachment import Attachment
-from keyop.configuration.settings import Settings, settings_for
+from keyop.configuration.lookup import settings_for
+from keyop.configuration.settings import Settings
 from keyop.errors import ClosedError, KeyopError, PublishTimeout, SubscriberBusy
 from keyop.messages.payload_types import PayloadTypes
 from keyop.names import check_channel, check_subscriber_id

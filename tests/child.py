@@ -22,7 +22,7 @@ import os, signal, sys, threading, time
 from keyop import Message, Messenger, context
 from keyop.errors import *
 from pathlib import Path
-from keyop.configuration.settings import settings_for
+from keyop.configuration.lookup import settings_for
 data_dir = Path(sys.argv[1])
 def say(*words):
     sys.stdout.write(" ".join(map(str, words)) + "\\n")  # in one piece: several threads say things

@@ -18,8 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyop.config import Config
+from keyop.configuration.address import host_and_port
 from keyop.configuration.durations import format_duration, parse_duration
 from keyop.configuration.keys import KEYS
+from keyop.configuration.lookup import settings_for
 from keyop.configuration.settings import (
     SECTIONS,
     ClientSettings,
@@ -28,8 +30,6 @@ from keyop.configuration.settings import (
     PeerSettings,
     Settings,
     StorageSettings,
-    host_and_port,
-    settings_for,
 )
 from keyop.errors import ConfigError
 
@@ -603,7 +603,7 @@ def test_settings_for_nothing_says_what_to_set(tmp_path: Path) -> None:
 
 def test_a_data_directory_needs_neither_pydantic_nor_yaml() -> None:
     code = (
-        "import sys; from keyop.configuration.settings import settings_for; settings_for('./x');"
+        "import sys; from keyop.configuration.lookup import settings_for; settings_for('./x');"
         "print([m for m in ('pydantic', 'pydantic_settings', 'yaml', 'keyop.config') if m in sys.modules])"
     )
     environment = {"PATH": os.environ["PATH"], "KEYOP_DATA_DIR": "elsewhere"}

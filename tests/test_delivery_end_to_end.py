@@ -20,7 +20,8 @@ from child import Child, eventually, kill_writer, writer_pid
 from conftest import end_writer, leave
 
 from keyop import Message, Messenger
-from keyop.configuration.settings import Settings, settings_for
+from keyop.configuration.lookup import settings_for
+from keyop.configuration.settings import Settings
 from keyop.errors import RetryLater, SubscriberBusy
 from keyop.statistics import SubscriberStatistics
 

@@ -24,7 +24,7 @@ from typing_extensions import TypedDict
 
 import keyop
 from keyop import Message, Messenger
-from keyop.configuration.settings import settings_for
+from keyop.configuration.lookup import settings_for
 from keyop.errors import (
     AtomicError,
     ChannelNameError,

@@ -25,7 +25,7 @@ from conftest import end_writer, leave, objects_of
 
 from keyop import Message, Messenger
 from keyop.attachment import attachment as attachment_module
-from keyop.configuration.settings import settings_for
+from keyop.configuration.lookup import settings_for
 from keyop.errors import DataDirectoryError, PublishError, SharedMemoryError, SubscribeError, WriterUnavailable
 from keyop.ipc import layout, lease, port
 from keyop.ipc.board import Board

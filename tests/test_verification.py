@@ -10,7 +10,7 @@ from child import Child, eventually, kill_writer, writer_pid
 from test_follow import Channel
 
 from keyop import DataDirectoryError, Messenger, follow
-from keyop.configuration.settings import settings_for
+from keyop.configuration.lookup import settings_for
 from keyop.inspection import at_rest, survey
 from keyop.inspection.verification import Verification, verify
 from keyop.storage.directory import DataDirectory

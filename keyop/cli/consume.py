@@ -75,6 +75,7 @@ def command(
     spell = payload_json if only_payload else message_json
     external = HandlerCommand(shell_command, settings.storage.data_dir, spell) if shell_command else None
     ending = _Ending(external or _printer(spell), count)
+    ending.catch_signals()
     with Messenger(settings) as messenger:
         messenger.subscribe(
             channel,
@@ -115,10 +116,13 @@ class _Ending:
             if not self._left:
                 self._reasons.put(exit_codes.OK)
 
-    def wait(self) -> int:
-        """Block until there is a reason to leave; the exit code."""
+    def catch_signals(self) -> None:
+        """Before the first message: one that is handled when the signal comes is finished first."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._reasons.put(exit_codes.OK))
+
+    def wait(self) -> int:
+        """Block until there is a reason to leave; the exit code."""
         return self._reasons.get()
 
 

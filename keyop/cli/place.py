@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from keyop.configuration.settings import CONFIG_VARIABLE, DATA_DIR_VARIABLE, settings_for
+from keyop.configuration.lookup import settings_for
+from keyop.configuration.settings import CONFIG_VARIABLE, DATA_DIR_VARIABLE
 from keyop.errors import DataDirectoryError
 from keyop.storage.directory import DataDirectory
 

@@ -1,8 +1,8 @@
 """What a process works with once its configuration is read: plain frozen values, one class a section.
 
 `keyop.config` reads files and environment, checks them and makes a `Settings`. That needs pydantic, which costs a
-small machine more time and memory than all the rest: `settings_for` does without it where there is nothing to read,
-and a child process gets its settings as JSON. So this module imports the standard library only.
+small machine more time and memory than all the rest: `keyop.configuration.lookup` does without it where there is
+nothing to read. So this module imports the standard library only.
 
 Fields are named like the keys of the file. MB means MiB. A duration is a number of seconds here. What a value may be
 is checked by `keyop.config`, not here.
@@ -11,27 +11,13 @@ is checked by `keyop.config`, not here.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
-
-from keyop.errors import ConfigError
-
-if TYPE_CHECKING:
-    from keyop.config import Config
-
-DEFAULT_PORT = 7740
-"""The port of a hub whose address names none."""
+from typing import Any
 
 ENVIRONMENT_PREFIX = "KEYOP_"
 CONFIG_VARIABLE = "KEYOP_CONFIG"
 DATA_DIR_VARIABLE = "KEYOP_DATA_DIR"
-MESSAGE_VARIABLES = frozenset(
-    f"KEYOP_{name}"
-    for name in ("ID", "TS", "CHANNEL", "ORIGIN", "TYPE", "CORRELATION_ID", "SERVICE_NAME", "OFFSET", "ATTEMPT")
-)
-"""No settings: what a command that ``keyop consume`` runs is told of its message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +88,7 @@ class HubSettings:
     """Whether this instance is a hub."""
 
     listen_addr: str = ""
-    """``:7740``, ``0.0.0.0:7740``, ``host:port``, ``[::]:7740``; port 0 takes a free one. See `host_and_port`."""
+    """``:7740``, ``0.0.0.0:7740``, ``host:port``, ``[::]:7740``; port 0 takes a free one."""
 
     allowed_peers: tuple[PeerSettings, ...] = ()
     """Who may connect. Empty: nobody."""
@@ -116,7 +102,7 @@ class HubReference:
     """One entry of ``client.hubs``: a hub to connect to."""
 
     addr: str = ""
-    """``host:port``, which also names the position's file. See `host_and_port`."""
+    """``host:port``, which also names the position's file. See `keyop.configuration.address`."""
 
     subscribe: tuple[str, ...] = ()
     """Channels to receive. Empty: none."""
@@ -216,7 +202,7 @@ class WriterSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All settings of a process. Made by `keyop.config.Config.to_settings` or `settings_for`."""
+    """All settings of a process. Made by `keyop.config.Config.to_settings` or `keyop.configuration.lookup`."""
 
     name: str | None = None
     """``origin`` of messages and ``instance_name`` on the wire. None: the certificate's CN, else the host name."""
@@ -278,77 +264,3 @@ SECTIONS: Mapping[str, type[Any]] = {
 def _build(kind: type[Any], values: Mapping[str, Any]) -> Any:
     known = {item.name for item in fields(kind)}
     return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in known})
-
-
-def settings_for(source: str | os.PathLike[str] | Settings | Config | None = None, **sections: Any) -> Settings:
-    """The settings that `source` stands for, with those of the environment.
-
-    A path of an existing file, or one that ends in ``.yaml`` or ``.yml``, is a configuration file; any other path is
-    a data directory. None: ``KEYOP_CONFIG`` or ``KEYOP_DATA_DIR`` says which. `sections` are arguments that go before
-    file and environment: ``storage={"sync_interval_ms": 200}``. Finished settings come back as they are.
-
-    Raises ConfigError, which names every fault.
-    """
-    if isinstance(source, Settings):
-        return _finished(source, sections)
-    if isinstance(source, (str, os.PathLike)):
-        path = os.fsdecode(source)
-        if _is_config_file(path):
-            from keyop.config import Config
-
-            return Config.load(path, **sections).to_settings()
-        return _for_directory(path, sections)
-    if source is None:
-        return _for_directory(None, sections)
-    from keyop.config import Config
-
-    if not isinstance(source, Config):
-        raise ConfigError(f"neither a path nor a configuration: {source!r}")
-    return _finished(source.to_settings(), sections)
-
-
-def host_and_port(address: str) -> tuple[str, int]:
-    """Host and port of ``host:port``, ``:7740``, ``[::1]:7740`` or ``host`` (port 7740); the host may be empty.
-
-    Raises ValueError.
-    """
-    if any(sign in address for sign in "/@ \t\n"):
-        raise ValueError(f"{address!r} is not an address, such as hub.example:{DEFAULT_PORT} (without ws:// or path)")
-    host, colon, port = address.rpartition(":")
-    if not colon or address.endswith("]"):
-        host, port = address, str(DEFAULT_PORT)
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif any(sign in host for sign in ":[]"):
-        raise ValueError(f"{address!r} is not an address: an IPv6 address stands in brackets, [::1]:{DEFAULT_PORT}")
-    if not (port.isascii() and port.isdecimal() and int(port) <= 65_535):
-        raise ValueError(f"{address!r} is not an address: the port is a number up to 65535")
-    return host, int(port)
-
-
-def _is_config_file(path: str) -> bool:
-    if os.path.isdir(path):
-        return False
-    return path.lower().endswith((".yaml", ".yml")) or os.path.exists(path)
-
-
-def _for_directory(path: str | None, sections: Mapping[str, Any]) -> Settings:
-    directory = path if path is not None else os.environ.get(DATA_DIR_VARIABLE)
-    if directory and not sections and not _environment_has_more():
-        return Settings(storage=StorageSettings(data_dir=directory), explicit=frozenset({"storage.data_dir"}))
-    from keyop.config import Config
-
-    if path is not None:
-        sections = {**sections, "storage": {**sections.get("storage", {}), "data_dir": path}}
-    return Config(**sections).to_settings()
-
-
-def _environment_has_more() -> bool:
-    others = (name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and name != DATA_DIR_VARIABLE)
-    return any(name not in MESSAGE_VARIABLES for name in others)
-
-
-def _finished(settings: Settings, sections: Mapping[str, Any]) -> Settings:
-    if sections:
-        raise ConfigError(f"finished settings take no arguments ({', '.join(sections)}): use dataclasses.replace")
-    return settings

@@ -8,8 +8,8 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, StrictStr
 
+from keyop.configuration.address import host_and_port
 from keyop.configuration.durations import parse_duration
-from keyop.configuration.settings import host_and_port
 from keyop.names import check_channel
 
 _MOST = 10**12

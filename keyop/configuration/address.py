@@ -1,0 +1,25 @@
+"""Addresses of hubs, as users write them."""
+
+from __future__ import annotations
+
+DEFAULT_PORT = 7740
+"""The port of a hub whose address names none."""
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Host and port of ``host:port``, ``:7740``, ``[::1]:7740`` or ``host`` (port 7740); the host may be empty.
+
+    Raises ValueError.
+    """
+    if any(sign in address for sign in "/@ \t\n"):
+        raise ValueError(f"{address!r} is not an address, such as hub.example:{DEFAULT_PORT} (without ws:// or path)")
+    host, colon, port = address.rpartition(":")
+    if not colon or address.endswith("]"):
+        host, port = address, str(DEFAULT_PORT)
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif any(sign in host for sign in ":[]"):
+        raise ValueError(f"{address!r} is not an address: an IPv6 address stands in brackets, [::1]:{DEFAULT_PORT}")
+    if not (port.isascii() and port.isdecimal() and int(port) <= 65_535):
+        raise ValueError(f"{address!r} is not an address: the port is a number up to 65535")
+    return host, int(port)
