@@ -810,6 +810,19 @@ def test_an_offset_file_that_is_a_directory_counts_as_nothing_and_stops_nobody(d
     assert "offset_not_filed" in log
 
 
+@pytest.mark.parametrize("past", [1, -7], ids=["one past the end", "inside the last record"])
+def test_an_offset_that_go_left_beside_a_torn_line_skips_no_whole_record(data_dir: Path, past: int) -> None:
+    """Case 4: Go up to 1.12 counted a newline that was not there."""
+    lines = messages_with(data_dir, 2)
+    (data_dir / "subscribers/c").mkdir(parents=True)
+    (data_dir / "subscribers/c/s.offset").write_text(str(sum(map(len, lines)) + past))
+    with Messenger(data_dir) as m:
+        inbox = Inbox()
+        m.subscribe("c", "s", inbox)
+        publish(m, {"n": 2}, {"n": 3})
+        assert [one["n"] for one in inbox.take(3 if past < 0 else 2)] == ([1, 2, 3] if past < 0 else [2, 3])
+
+
 def test_an_offset_below_the_first_segment_goes_on_at_the_first(data_dir: Path) -> None:
     """Case 6."""
     lines = messages_with(data_dir, 4)

@@ -833,6 +833,26 @@ def test_ctrl_c_in_a_publish_that_waits(data_dir: Path) -> None:
         assert objects_of(data_dir / str(before)) == []
 
 
+def test_a_program_in_development_mode_is_warned_of_nothing(data_dir: Path) -> None:
+    """pytest with warnings as errors is one."""
+    source = """
+        for number in range(3):
+            with Messenger(data_dir) as m:
+                m.subscribe("c", "s", lambda message: None)
+                m.publish("c", number, payload_type="t")
+            pid = int((data_dir / "run/writer.lock").read_text().split()[1])
+            os.kill(pid, signal.SIGTERM)
+            while (data_dir / "journal").exists() and os.path.exists(f"/proc/{pid}") and number < 2:
+                with Messenger(data_dir) as m:  # starting the next reaps the last
+                    pass
+        say("done")
+    """
+    with Child(source, data_dir, env={"PYTHONDEVMODE": "1", "PYTHONWARNINGS": "error"}) as child:
+        child.expect("done")
+        assert child.end() == 0
+        assert child.errors == ""
+
+
 @pytest.fixture
 def no_collector() -> Iterator[None]:
     """What is closed has to be let go of at once, without the help of the collector of circles."""

@@ -468,6 +468,7 @@ class Attachment:
         self.tick_listeners.clear()  # a circle: mappings, with a descriptor each, would stay until it is collected
         self._words[layout.DETACHED] = 1
         self._lease.release()
+        self._spawner.leave()
         if self._writer is None:
             # No writer ever saw this port.
             port.remove(self.identity, self._name)

@@ -76,6 +76,7 @@ class WriterSpawner:
         """The child inherits the lock that says "being started" and drops it when it holds its own."""
         import subprocess
 
+        _reap_left()
         self._started_s = time.monotonic()
         path = self.log_path
         fresh = path.exists() and path.stat().st_size > _MAX_LOG_BYTES
@@ -107,6 +108,14 @@ class WriterSpawner:
             _log.warning("%s: the writer ended (%s); see %s", self._directory.path, _ending(code), self.log_path)
         return code
 
+    def leave(self) -> None:
+        """This process detaches, its writer lives on: to drop the `Popen` of a living child is a ResourceWarning."""
+        _reap_left()
+        if self._child is not None and self._child.poll() is None:
+            _left.append(self._child.pid)
+            self._child.returncode = 0
+        self._child = None
+
     def unavailable(self, why: str) -> WriterUnavailable:
         """The exception, with the last lines of the writer's log."""
         try:
@@ -117,6 +126,20 @@ class WriterSpawner:
             lines = []
         tail = "".join(f"\n  {line}" for line in lines)
         return WriterUnavailable(f"{self._directory.path}: {why}; see {self.log_path}{tail}")
+
+
+# Writers that this process started and detached from.
+_left: list[int] = []
+
+
+def _reap_left() -> None:
+    for pid in _left[:]:
+        try:
+            ended, _ = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            ended = pid
+        if ended:
+            _left.remove(pid)
 
 
 def writer_environment() -> dict[str, str]:
