@@ -11,7 +11,7 @@ from typing import Any
 try:
     from msgspec.json import decode as _decode
 except ImportError:
-    from json import loads as _decode  # type: ignore[assignment, no-redef]
+    from json import loads as _decode  # type: ignore[no-redef]
 
 # With this note keyop's line is about 250 bytes long, and so is what the others are given.
 NOTE = "the kitchen window is open and it is getting cold in here"
