@@ -150,6 +150,14 @@ def writer_pid(data_dir: Path) -> int | None:
     return int(words[1]) if len(words) >= 2 else None
 
 
+def freeze(pid: int) -> None:
+    """SIGSTOP, and wait until every thread stands still: the signal alone returns before that."""
+    os.kill(pid, signal.SIGSTOP)
+    if Path("/proc").is_dir():
+        states = list(Path(f"/proc/{pid}/task").glob("*/stat"))
+        eventually(lambda: all(path.read_text().rpartition(")")[2].split()[0] == "T" for path in states))
+
+
 def kill_writer(data_dir: Path, number: int = signal.SIGKILL) -> None:
     """End the writer that runs now, and wait until its lock has fallen."""
     pid = None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from child import Child, eventually, kill_writer, writer_pid
+from child import Child, eventually, freeze, kill_writer, writer_pid
 from conftest import leave
 
 from keyop import Message, Messenger
@@ -433,7 +433,7 @@ def test_a_killed_predecessors_transactions_in_the_ring_take_effect_once(data_di
         assert pid is not None
         with Child(source, data_dir) as child:
             child.expect("first")
-            os.kill(pid, signal.SIGSTOP)
+            freeze(pid)
             child.say("go on")
             child.expect("many")
             child.kill()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from child import Child, eventually, writer_pid
+from child import Child, eventually, freeze, writer_pid
 from conftest import leave
 from pydantic import BaseModel
 from typing_extensions import TypedDict
@@ -742,7 +742,7 @@ def test_a_publish_that_is_not_committed_in_time_says_that_it_may_still_be(m: Me
     m.publish("timeouts", 0, payload_type=PLAIN)
     pid = writer_pid(shared_dir)
     assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     try:
         began = time.monotonic()
         with pytest.raises(PublishTimeout, match="may still be committed"):
@@ -836,7 +836,8 @@ def test_close_from_inside_a_handler_ends_without_repeating_its_message(shared_d
 
     m.publish(channel, "the last", payload_type=PLAIN)
     assert closed.wait(DEADLINE_S)
-    eventually(lambda: not [thread for thread in threading.enumerate() if channel in thread.name])
+    ends = (f"keyop-{channel}-s", "keyop-end")
+    eventually(lambda: not [thread for thread in threading.enumerate() if thread.name in ends])
     inbox = Inbox()
     with Messenger(shared_dir) as successor:
         successor.subscribe(channel, "s", inbox)

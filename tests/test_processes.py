@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from child import ROOT, Child, eventually, kill_writer, writer_pid
+from child import ROOT, Child, eventually, freeze, kill_writer, writer_pid
 from conftest import end_writer, leave, objects_of
 
 from keyop import Message, Messenger
@@ -295,7 +295,7 @@ def test_shared_memory_emptied_while_a_publish_waits(data_dir: Path) -> None:
         m.publish("c", 0, payload_type=TYPE)
         pid = writer_pid(data_dir)
         assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         publishers = [
             threading.Thread(target=m.publish, args=("c", number), kwargs={"payload_type": TYPE}, daemon=True)
             for number in range(1, 5)
@@ -795,6 +795,9 @@ def test_ctrl_c_in_a_publish_that_waits(data_dir: Path) -> None:
         m.publish("c", 0, payload_type="t")
         pid = int((data_dir / "run/writer.lock").read_text().split()[1])
         os.kill(pid, signal.SIGSTOP)
+        while any(open(f"/proc/{pid}/task/{task}/stat").read().rpartition(")")[2].split()[0] != "T"
+                  for task in os.listdir(f"/proc/{pid}/task")):
+            time.sleep(0.001)
         others = [threading.Thread(target=m.publish, args=("c", n), kwargs={"payload_type": "t"}) for n in (1, 2, 3)]
         for other in others[: int(sys.argv[2])]:
             other.start()
