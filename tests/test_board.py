@@ -68,7 +68,7 @@ def test_channels_of_equal_hashes_in_their_place_are_told_apart_by_the_rest(
 
 def test_a_full_board_says_so_and_still_finds_what_it_has(identity: DirectoryIdentity) -> None:
     board = Board.create(identity, channels=1)
-    names = [b"channel-%d" % number for number in range(6000)]
+    names = [b"channel-%d" % number for number in range(13_000)]
     added: list[bytes] = []
 
     def add_all() -> None:
@@ -78,7 +78,7 @@ def test_a_full_board_says_so_and_still_finds_what_it_has(identity: DirectoryIde
 
     with pytest.raises(BoardFull):
         add_all()
-    assert len(added) >= 3000
+    assert len(added) >= 12_000
     assert all(board.find(name) is not None for name in added)
     board.close()
 

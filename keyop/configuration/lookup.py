@@ -50,9 +50,8 @@ def settings_for(source: str | os.PathLike[str] | Settings | Config | None = Non
 
 
 def _is_config_file(path: str) -> bool:
-    if os.path.isdir(path):
-        return False
-    return path.lower().endswith((".yaml", ".yml")) or os.path.exists(path)
+    # One look: between two, another process may make the directory.
+    return os.path.isfile(path) or (path.lower().endswith((".yaml", ".yml")) and not os.path.isdir(path))
 
 
 def _for_directory(path: str | None, sections: Mapping[str, Any]) -> Settings:

@@ -11,6 +11,8 @@ from keyop.ipc.names import DirectoryIdentity
 from keyop.ipc.word import load64, store64
 
 _FIRST = layout.BOARD_HEADER_BYTES // 4
+_COUNTER_AT = {name: layout.BOARD_COUNTERS + 3 * number for number, name in enumerate(layout.COUNTERS)}
+_LEAST_SLOTS = 16_384
 
 
 class BoardFull(Exception):
@@ -25,12 +27,14 @@ def channel_hash(channel: bytes) -> tuple[int, int]:
 class Board:
     """A mapped board, on either side."""
 
-    __slots__ = ("_mask", "memory", "words")
+    __slots__ = ("_mask", "_used", "memory", "words")
 
     def __init__(self, shared: Memory) -> None:
         self.memory = shared
         self.words = shared.words
         self._mask = int(shared.words[layout.TABLE_SLOTS]) - 1
+        # The writer's count of its channels.
+        self._used = 0
 
     @classmethod
     def create(cls, identity: DirectoryIdentity, channels: int) -> Board:
@@ -39,7 +43,7 @@ class Board:
         A board that is there already is marked GONE first, so that who has it mapped looks for this one.
         """
         retire(identity)
-        slots = 4096
+        slots = _LEAST_SLOTS
         while slots < channels * 4:
             slots *= 2
         size = layout.BOARD_HEADER_BYTES + slots * layout.CHANNEL_WORDS * 4
@@ -84,6 +88,9 @@ class Board:
         """The writer's side: the place of a channel, taken if it is not there yet. Raises `BoardFull`."""
         index = self._probe(channel)
         if not self.words[index]:
+            self._used += 1
+            if self._used > self._mask * 3 // 4:
+                raise BoardFull
             lo, hi = channel_hash(channel)
             store64(self.words, index + 2, 0)
             store64(self.words, index + 5, 0)
@@ -95,7 +102,7 @@ class Board:
         lo, hi = channel_hash(channel)
         words, mask = self.words, self._mask
         slot = (lo ^ hi >> 7) & mask
-        for _ in range(mask * 3 // 4):
+        for _ in range(mask + 1):  # a quarter of the places is free, unless this memory is damaged
             index = _FIRST + slot * layout.CHANNEL_WORDS
             if not words[index] or (words[index] == lo and words[index + 1] == hi):
                 return index
@@ -120,11 +127,11 @@ class Board:
 
     def counters(self) -> dict[str, int]:
         """The writer's totals by name."""
-        return {name: load64(self.words, layout.BOARD_COUNTERS + 3 * i) or 0 for i, name in enumerate(layout.COUNTERS)}
+        return {name: load64(self.words, at) or 0 for name, at in _COUNTER_AT.items()}
 
     def set_counter(self, name: str, total: int) -> None:
         """The writer's side."""
-        store64(self.words, layout.BOARD_COUNTERS + 3 * layout.COUNTERS.index(name), total)
+        store64(self.words, _COUNTER_AT[name], total)
 
 
 def retire(identity: DirectoryIdentity) -> None:

@@ -104,6 +104,8 @@ class Gate:
     def _hand_on(self) -> None:
         with self._mutex:
             self._lead = False
+            if not self._waiters:
+                return
         self._wake_ready()
         self._nudge()
 

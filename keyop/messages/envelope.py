@@ -28,7 +28,7 @@ ENVELOPE_VERSION = 1
 _RECOVERY_START = b'{"v":1,"id":"'
 # A line can hold that text very often, and looking at each of them costs a parse.
 _RECOVERY_LOOKS = 8
-_HEADS_KEPT = 4096
+_HEADS_KEPT = 16_384
 
 
 class EnvelopeEncoder:

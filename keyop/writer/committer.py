@@ -174,11 +174,11 @@ class Committer:
             self._look_around()
 
     def _look_around(self) -> None:
-        """Woken, and no ring has anything: somebody came or went."""
-        self._looked_ns = time.perf_counter_ns()
+        """Whether somebody came or went."""
         self._welcome(self.census.look())
         if self.census.detached():
             self.census.find_dead()
+        self._looked_ns = time.perf_counter_ns()
 
     def _welcome(self, ports: list[AttachedPort]) -> None:
         """Ports that were found: one whose memory was made anew may hold subscriptions."""
@@ -189,10 +189,6 @@ class Committer:
 
     def commit_round(self) -> bool:
         """Commit what is there; whether anything was."""
-        now_ns = time.perf_counter_ns()
-        if now_ns - self._looked_ns > _LOOK_EVERY_NS:
-            self._looked_ns = now_ns
-            self._welcome(self.census.look())
         if self.channels.crowded:
             self._close_segments()
         this = self._round
@@ -225,6 +221,8 @@ class Committer:
         if this.buried or this.forgotten:
             self._unblock()  # somebody may have waited for that
         self._patience = _ANSWER_LOOKS
+        if time.perf_counter_ns() - self._looked_ns > _LOOK_EVERY_NS:
+            self._look_around()  # under load there is no other time for it
         return True
 
     def _close_segments(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -66,6 +67,10 @@ def run(options: WriterOptions, *, on_demand: bool, log: Log, turn_fd: int = -1,
         _remove_names(identity)
         return EXIT_CANNOT_START
     log.info("open", directory=directory.path, mode="strict" if committer.strict else "periodic")
+    # What start-up made stays: the collector need not look at it again and again between two commits.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
     code = _Main(directory, identity, options, committer, on_demand, log).serve(once=once)
     if code == EXIT_OK:
         for held in leases:
@@ -243,4 +248,5 @@ def _wait_for_signal(timeout_s: float) -> int | None:
         pending = signal.sigpending() & _SIGNALS
         return next(iter(pending), None)
     received = signal.sigtimedwait(_SIGNALS, timeout_s)
-    return received.si_signo if received is not None else None
+    # Interrupted (SIGCONT, a debugger) just when its time is over, CPython returns what happened to be in memory.
+    return received.si_signo if received is not None and received.si_signo in _SIGNALS else None

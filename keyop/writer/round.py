@@ -266,15 +266,13 @@ class Round:
     def frame_entries(self) -> list[bytes]:
         """The round as entries of one frame, the positions of the rings last."""
         entries = [piece for log in self.logs for piece in log.frame_entries()]
-        entries += [cursor.frame_entry() for cursor in self.cursors if cursor.key not in self._forgotten_keys()]
+        forgotten = {cursor.key for cursor in self.forgotten}
+        entries += [cursor.frame_entry() for cursor in self.cursors if cursor.key not in forgotten]
         entries += [entry.encode(entry.FORGET, *cursor.key) for cursor in self.forgotten]
         for port in self.ports:
             data = entry.POSITION.pack(port.taken) + b"".join(entry.REPLY.pack(*answer) for answer in port.replies)
             entries.append(entry.encode(entry.RING, value=port.port.ring_id, data=data))
         return entries
-
-    def _forgotten_keys(self) -> set[tuple[bytes, bytes]]:
-        return {cursor.key for cursor in self.forgotten}
 
     def add_cursors(self, cursors: list[Cursor]) -> None:
         """Put cursors that moved in their slots into the frame, but none that was forgotten since."""
