@@ -90,7 +90,7 @@ class Messenger:
         self._log = logger or logging.getLogger("keyop")
         self._name = name or self._settings.name or socket.gethostname()
         self._types = PayloadTypes()
-        self._attachment = Attachment(self._settings)
+        self._attachment = Attachment(self._settings, self._log)
         try:
             self._publisher = Publisher(self._attachment, self._types, self._name, always_sync=self._wants_strict())
         except BaseException:

@@ -972,6 +972,18 @@ def test_explicit_settings_that_differ_from_the_writers_are_warned_of(
             assert "250" in record.getMessage()
 
 
+def test_a_logger_of_ones_own_gets_what_its_subscriptions_say(data_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def handler(_message: object) -> None:
+        raise ValueError("no use")
+
+    with Messenger(data_dir, logger=logging.getLogger("mine")) as m:
+        m.subscribe("c", "s", handler, max_retries=0)
+        m.publish("c", 1, payload_type=PLAIN)
+        assert m.drain(DEADLINE_S)
+    assert {record.name for record in caplog.records} == {"mine.subscriber"}
+    assert "is a dead letter: ValueError: no use" in caplog.text
+
+
 # ---- many threads
 
 

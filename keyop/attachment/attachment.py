@@ -44,8 +44,6 @@ from keyop.protocol.writer_options import WriterOptions
 from keyop.storage.directory import DataDirectory
 from keyop.storage.segments import channel_end
 
-_log = logging.getLogger("keyop.attachment")
-
 TICK_S = 0.5
 START_TIMEOUT_S = 10.0
 MAX_TRANSACTION_BYTES = 64 << 20
@@ -59,8 +57,8 @@ _LOOK_S = 0.005
 class Attachment:
     """This process at one data directory. Any number of threads may use it."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Attach, starting a writer if none runs.
+    def __init__(self, settings: Settings, logger: logging.Logger | None = None) -> None:
+        """Attach, starting a writer if none runs. ``logger`` takes the place of ``logging.getLogger("keyop")``.
 
         Raises `DataDirectoryError`, `SharedMemoryError`, `WriterUnavailable`.
         """
@@ -70,7 +68,9 @@ class Attachment:
         self.directory = DataDirectory(storage.data_dir)
         self.directory.make()
         self.closed = False
-        self._spawner = WriterSpawner(self.directory, settings)
+        self.logger = logger or logging.getLogger("keyop")
+        self._log = self.logger.getChild("attachment")
+        self._spawner = WriterSpawner(self.directory, settings, self._log)
         self.identity = DirectoryIdentity(self.directory.run)
         # Called by the tick, twice a second.
         self.tick_listeners: list[Callable[[], None]] = []
@@ -432,7 +432,7 @@ class Attachment:
             path = f"/dev/shm{self.identity.port(self._name)}"
             if self._orphaned or not os.path.isdir("/dev/shm") or os.path.exists(path):
                 return
-            _log.warning("%s: shared memory was emptied; this process makes its port anew", self.directory.path)
+            self._log.warning("%s: shared memory was emptied; this process makes its port anew", self.directory.path)
             self._port.remake(self._name)
             self._words = self._port.words
             self._ring = RingProducer(self._port.memory)
@@ -509,7 +509,7 @@ def _tick_loop(reference: weakref.ref[Attachment]) -> None:
         try:
             attachment.tick()
         except (OSError, KeyopError) as error:
-            _log.warning("tick: %s", error)
+            attachment._log.warning("tick: %s", error)
         del attachment
 
 
@@ -521,7 +521,7 @@ def _drain_at_exit() -> None:
     """Daemon threads do not hold up the interpreter; what they handed over is committed before it ends."""
     for attachment in list(_live):
         if not attachment.orphaned and not attachment.close():
-            _log.warning("%s: not all was committed at exit; the writer goes on", attachment.directory.path)
+            attachment._log.warning("%s: not all was committed at exit; the writer goes on", attachment.directory.path)
 
 
 def _after_fork_in_child() -> None:

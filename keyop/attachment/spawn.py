@@ -27,14 +27,13 @@ _BACKOFF_S = 0.05
 _BACKOFF_MAX_S = 5.0
 _HEALTHY_S = 10.0
 
-_log = logging.getLogger("keyop.attachment")
-
 
 class WriterSpawner:
     """Starts a writer for one data directory, at most one at a time over all processes."""
 
-    def __init__(self, directory: DataDirectory, settings: Settings) -> None:
+    def __init__(self, directory: DataDirectory, settings: Settings, log: logging.Logger) -> None:
         self._directory = directory
+        self._log = log
         options = WriterOptions.from_settings(settings)
         options.data_dir = str(directory.path)
         self._options = options.to_arguments()
@@ -105,7 +104,7 @@ class WriterSpawner:
         if code:
             self._failures += 1
             self._not_before_s = time.monotonic() + min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** (self._failures - 1))
-            _log.warning("%s: the writer ended (%s); see %s", self._directory.path, _ending(code), self.log_path)
+            self._log.warning("%s: the writer ended (%s); see %s", self._directory.path, _ending(code), self.log_path)
         return code
 
     def leave(self) -> None:

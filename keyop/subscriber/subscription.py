@@ -6,7 +6,6 @@ a kill the next process goes on exactly there. The file is the writer's business
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -27,8 +26,6 @@ from keyop.storage.segment_reader import Batch, SegmentReader, first_offset_sinc
 from keyop.subscriber.delivery import Advance, Answer, DeadLetter, Delivery, Run, Stay, Wait
 from keyop.subscriber.options import SubscribeOptions
 from keyop.subscriber.tail import Tail
-
-_log = logging.getLogger("keyop.subscriber")
 
 # A line that does not parse is looked at again after this; further from the end than that it is what it is.
 _SECOND_LOOK_S = 0.01
@@ -58,6 +55,7 @@ class Subscription:
         self.id = id
         self.totals = dict.fromkeys(SLOT_COUNTER_NAMES, 0)
         self._attachment = attachment
+        self._log = attachment.logger.getChild("subscriber")
         self._types = types
         self._invoke = invoke
         self._options = options
@@ -129,7 +127,7 @@ class Subscription:
         offset = first_offset_since(directory, cutoff_ns, line_ts_ns, self._offset)
         if offset > self._offset:
             skipped = offset - self._offset
-            _log.info("%s/%s: %d bytes are older than max_age and passed over", self.channel, self.id, skipped)
+            self._log.info("%s/%s: %d bytes are older than max_age and passed over", self.channel, self.id, skipped)
             self._count_skipped(skipped)
             self._advance_to(offset)
             self._tail.seek(offset)
@@ -149,10 +147,10 @@ class Subscription:
             except Stopped:
                 break
             except (OSError, KeyopError) as error:
-                _log.error("%s/%s: delivery waits: %s", self.channel, self.id, error)
+                self._log.error("%s/%s: delivery waits: %s", self.channel, self.id, error)
                 self._begin_again()
             except Exception:
-                _log.exception("%s/%s: delivery waits", self.channel, self.id)
+                self._log.exception("%s/%s: delivery waits", self.channel, self.id)
                 self._begin_again()
 
     def _begin_again(self) -> None:
@@ -283,11 +281,11 @@ class Subscription:
                 return again
             bad = again
         if bad.fault is Fault.OTHER_VERSION:
-            _log.warning("%s: the record at offset %d is passed over: %s", self.channel, offset, bad.reason)
+            self._log.warning("%s: the record at offset %d is passed over: %s", self.channel, offset, bad.reason)
             return None
         self._count_damaged()
         outcome = "its last whole envelope is delivered" if bad.envelope is not None else "it is passed over"
-        _log.warning("%s: the record at offset %d is damaged, %s: %s", self.channel, offset, outcome, bad.reason)
+        self._log.warning("%s: the record at offset %d is damaged, %s: %s", self.channel, offset, outcome, bad.reason)
         return bad.envelope
 
     def _reread(self, line: bytes, offset: int, raw: bool) -> tuple[bytes, Envelope | BadLine]:
@@ -315,7 +313,7 @@ class Subscription:
             return self._delivery.retry_later(now_s)
         self._count("failed", 1)
         text = _describe(error)
-        _log.warning("%s/%s: attempt %d failed: %s", self.channel, self.id, self._delivery.attempt, text)
+        self._log.warning("%s/%s: attempt %d failed: %s", self.channel, self.id, self._delivery.attempt, text)
         return self._delivery.failed(text, now_s)
 
     def _follow(self, answer: Answer, message: Message[Any], line: bytes) -> None:
@@ -333,7 +331,7 @@ class Subscription:
                 self._leave_attempts(answer)
         if answer.given_up:
             self._count("failed", 1)
-            _log.error("%s/%s: %s given up: %s", self.channel, self.id, message.id, answer.given_up)
+            self._log.error("%s/%s: %s given up: %s", self.channel, self.id, message.id, answer.given_up)
 
     def _leave_attempts(self, stay: Stay) -> None:
         self._left_attempts = stay.attempts
@@ -379,12 +377,12 @@ class Subscription:
         try:
             self._commit_dead_letter(append, channel, behind)
         except KeyopError as error:
-            _log.error("%s/%s: the dead letter waits: %s", self.channel, self.id, error)
+            self._log.error("%s/%s: the dead letter waits: %s", self.channel, self.id, error)
             return self._delivery.dead_letter_failed(time.monotonic())
         self._offset = behind
         self._move(behind, 0)
         self._count("dead_lettered", 1)
-        _log.error("%s/%s: %s is a dead letter: %s", self.channel, self.id, message.id, letter.last_error)
+        self._log.error("%s/%s: %s is a dead letter: %s", self.channel, self.id, message.id, letter.last_error)
         return self._delivery.dead_lettered()
 
     def _commit_dead_letter(self, append: bytes, channel: str, behind: int) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from keyop.attachment.attachment import Attachment
 from keyop.storage.segment_reader import Batch, Event, SegmentReader
-
-_log = logging.getLogger("keyop.subscriber")
 
 
 class Tail:
@@ -23,6 +20,7 @@ class Tail:
         on_damaged: Callable[[], None],
     ) -> None:
         self._attachment = attachment
+        self._log = attachment.logger.getChild("subscriber")
         self._channel = channel
         self._name = channel.encode()
         self._directory = attachment.directory.channel(channel)
@@ -80,7 +78,7 @@ class Tail:
 
     def _report(self) -> None:
         for event in self._reader.events:
-            _log.warning("%s", event)
+            self._log.warning("%s", event)
             if event.event is Event.OVERSIZED or event.event is Event.TORN:
                 self._on_damaged()
             elif event.event is not Event.FOREIGN and event.to_offset > event.from_offset:
