@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from child import Child, eventually, kill_writer, writer_pid
 from conftest import end_writer, leave
+from inbox import Inbox
 
 from keyop import Message, Messenger
 from keyop.configuration.lookup import settings_for
@@ -28,25 +28,6 @@ from keyop.statistics import SubscriberStatistics
 DEADLINE_S = 20.0
 TYPE = "com.example.test.v1"
 QUICK = (0.01, 0.05)
-
-
-class Inbox:
-    """A handler that keeps what it gets, and fails when told to."""
-
-    def __init__(self, fail: Callable[[Message[Any]], None] | None = None) -> None:
-        self.messages: queue.Queue[Message[Any]] = queue.Queue()
-        self._fail = fail
-
-    def __call__(self, message: Message[Any]) -> None:
-        self.messages.put(message)
-        if self._fail is not None:
-            self._fail(message)
-
-    def next(self) -> Message[Any]:
-        return self.messages.get(timeout=DEADLINE_S)
-
-    def take(self, count: int) -> list[Any]:
-        return [self.next().payload for _ in range(count)]
 
 
 def publish(m: Messenger, *payloads: Any, channel: str = "c") -> None:

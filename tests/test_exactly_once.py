@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from child import Child, eventually, freeze, kill_writer, writer_pid
 from conftest import leave
+from inbox import Inbox
 
 from keyop import Message, Messenger
 from keyop.errors import AtomicError, MessageTooLarge, PayloadError, PublishRefused
@@ -22,22 +23,6 @@ from keyop.statistics import SubscriberStatistics
 DEADLINE_S = 30.0
 TYPE = "com.example.test.v1"
 QUICK = (0.01, 0.02)
-
-
-class Inbox:
-    """A handler that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.messages: queue.Queue[Message[Any]] = queue.Queue()
-
-    def __call__(self, message: Message[Any]) -> None:
-        self.messages.put(message)
-
-    def next(self) -> Message[Any]:
-        return self.messages.get(timeout=DEADLINE_S)
-
-    def take(self, count: int) -> list[Any]:
-        return [self.next().payload for _ in range(count)]
 
 
 def payloads(data_dir: Path, channel: str) -> list[Any]:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from child import Child, eventually, freeze, writer_pid
 from conftest import leave
+from inbox import Inbox
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
@@ -59,22 +60,6 @@ class Reading:
 
 class Door(TypedDict):
     open: bool
-
-
-class Inbox:
-    """A handler that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.messages: queue.Queue[Message[Any]] = queue.Queue()
-
-    def __call__(self, message: Message[Any]) -> None:
-        self.messages.put(message)
-
-    def next(self) -> Message[Any]:
-        return self.messages.get(timeout=DEADLINE_S)
-
-    def take(self, count: int) -> list[Any]:
-        return [self.next().payload for _ in range(count)]
 
 
 def lines(data_dir: Path, channel: str) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ import gc
 import json
 import multiprocessing
 import os
-import queue
 import shutil
 import signal
 import subprocess
@@ -22,8 +21,9 @@ from typing import Any
 import pytest
 from child import ROOT, Child, eventually, freeze, kill_writer, writer_pid
 from conftest import end_writer, leave, objects_of
+from inbox import Inbox
 
-from keyop import Message, Messenger
+from keyop import Messenger
 from keyop.attachment import attachment as attachment_module
 from keyop.configuration.lookup import settings_for
 from keyop.errors import DataDirectoryError, PublishError, SharedMemoryError, SubscribeError, WriterUnavailable
@@ -38,22 +38,6 @@ TYPE = "com.example.test.v1"
 SHM = Path("/dev/shm")
 
 needs_shm = pytest.mark.skipif(not SHM.is_dir(), reason="shared memory cannot be seen here")
-
-
-class Inbox:
-    """A handler that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.messages: queue.Queue[Message[Any]] = queue.Queue()
-
-    def __call__(self, message: Message[Any]) -> None:
-        self.messages.put(message)
-
-    def next(self) -> Message[Any]:
-        return self.messages.get(timeout=DEADLINE_S)
-
-    def take(self, count: int) -> list[Any]:
-        return [self.next().payload for _ in range(count)]
 
 
 def payloads(data_dir: Path, channel: str = "c") -> list[Any]:
