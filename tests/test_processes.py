@@ -56,12 +56,14 @@ def empty_shared_memory(data_dir: Path) -> None:
 
 def test_a_forked_child_publishes_and_the_parents_subscriptions_stay_the_parents(data_dir: Path) -> None:
     source = """
+        import warnings
         m = Messenger(data_dir)
         def handle(message):
             say("pid", os.getpid() == first, message.payload)
         first = os.getpid()
         m.subscribe("c", "s", handle)
         m.publish("c", "parent", payload_type="t")
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later warn of forks beside threads
         pid = os.fork()
         if pid == 0:
             for number in range(3):
