@@ -99,6 +99,8 @@ class Attachment:
         self._board: Board | None = None
         self._board_words: memoryview | list[int] = _GONE_BOARD
         self._writer: Semaphore | None = None
+        # The writer's sleep for which this process has posted already.
+        self._posted = 0
         self._lease = lease.create_port_lease(self.directory.run, self._name)
         try:
             self._port = Port.create(self.identity, self._name)
@@ -166,6 +168,7 @@ class Attachment:
         self._remake_port_if_gone()
         self._board = board
         self._writer = writer
+        self._posted = 0
         self._board_words = board.words
         return True
 
@@ -228,10 +231,16 @@ class Attachment:
             if position is not None:
                 break
             self._wait_for_room(len(transaction), deadline)
-        self._fence()
-        if self._board_words[WRITER_ASLEEP]:
-            self._writer.post()  # type: ignore[union-attr]
+        self._wake_writer()
         return position
+
+    def _wake_writer(self) -> None:
+        """Post the writer if it sleeps, once for each sleep: until it wakes, a burst would post again and again."""
+        self._fence()
+        asleep = self._board_words[WRITER_ASLEEP]
+        if asleep and asleep != self._posted:
+            self._posted = asleep
+            self._writer.post()  # type: ignore[union-attr]
 
     def try_send(self, transaction: bytes) -> int | None:
         """As `send`, but None where that would have to wait, spill, or look for a writer."""
@@ -240,9 +249,7 @@ class Attachment:
         with self._lock:
             position = self._put(transaction)
         if position is not None:
-            self._fence()
-            if self._board_words[WRITER_ASLEEP]:
-                self._writer.post()  # type: ignore[union-attr]
+            self._wake_writer()
         return position
 
     def _put(self, transaction: bytes) -> int | None:

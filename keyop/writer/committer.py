@@ -87,6 +87,7 @@ class Committer:
         self._rotation = 0
         self._waiting = 0
         self._looked_ns = 0
+        self._sleeps = board.incarnation
         self._tick_due = False
         self._checkpoint_wanted: list[Callable[[], None]] = []
         self._stop = False
@@ -159,7 +160,9 @@ class Committer:
 
     def _sleep(self) -> None:
         words = self.board.words
-        words[WRITER_ASLEEP] = 1
+        # A number for each sleep, never 0: who has posted for it once need not do so again.
+        self._sleeps = self._sleeps % layout.MASK + 1
+        words[WRITER_ASLEEP] = self._sleeps
         self._fence()
         if not (self._work_waiting() or self._tick_due or self._stop or self._again):
             if self._round.unanswered and self._patience > 0:
