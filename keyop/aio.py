@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from keyop.attachment.attachment import Attachment
 from keyop.configuration.settings import Settings
-from keyop.errors import PublishTimeout
 from keyop.messenger import CLOSE_TIMEOUT_S
 from keyop.messenger import Messenger as ThreadMessenger
 from keyop.publishing.handling import Handling, handling
@@ -278,11 +277,7 @@ class Messenger:
             try:
                 await asyncio.wait_for(future, max(0.0, deadline - time.monotonic()))
             except TimeoutError:
-                attachment.replies.expected.discard(position)
-                raise PublishTimeout(
-                    "not committed within the time limit; the message may still be committed later "
-                    f"(the writer is {attachment.writer_state()})"
-                ) from None
+                raise attachment.timed_out(position) from None
         self._publisher.committed(position, channel)
 
     @contextlib.asynccontextmanager

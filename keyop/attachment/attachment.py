@@ -289,8 +289,12 @@ class Attachment:
             if not self.is_committed(position):
                 self._refuse_poisoned()
             return
+        raise self.timed_out(position)
+
+    def timed_out(self, position: int) -> PublishTimeout:
+        """The exception for a transaction that is not committed in time; nobody will ask for its answer then."""
         self.replies.expected.discard(position)
-        raise PublishTimeout(
+        return PublishTimeout(
             "not committed within the time limit; the message may still be committed later "
             f"(the writer is {self.writer_state()})"
         )

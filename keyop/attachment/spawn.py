@@ -34,9 +34,7 @@ class WriterSpawner:
     def __init__(self, directory: DataDirectory, settings: Settings, log: logging.Logger) -> None:
         self._directory = directory
         self._log = log
-        options = WriterOptions.from_settings(settings)
-        options.data_dir = str(directory.path)
-        self._options = options.to_arguments()
+        self._options = WriterOptions.from_settings(settings).to_arguments()
         self._child: subprocess.Popen[bytes] | None = None
         # Writers of this process's that failed one after the other, and when the next may be started.
         self._failures = 0

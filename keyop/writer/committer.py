@@ -95,8 +95,6 @@ class Committer:
         self._again = False
         self._patience = _ANSWER_LOOKS
         self._frames = 0
-        self._records = 0
-        self._bytes = 0
 
     # ---- from the main thread
 
