@@ -80,12 +80,7 @@ class Store:
         if sync:
             self.journal.sync()
         if apply:
-            log.apply(self._is_dirty)
-
-    def _is_dirty(self, segment: SegmentFile) -> None:
-        if segment not in self.dirty:
-            self.dirty.add(segment)
-            segment.dirty += 1
+            log.apply(self.dirty)
 
     def checkpoint(self) -> None:
         left = self.journal.switch()

@@ -45,7 +45,7 @@ class Ring:
         self.words = self.memory.words
         self.words[HEAD] = self.words[COMMITTED] = position
         self.producer = RingProducer(self.memory)
-        port: Any = SimpleNamespace(memory=self.memory, words=self.words, pid=0)
+        port: Any = SimpleNamespace(memory=self.memory, words=self.words, pid=0, ring_id=1)
         self.port = AttachedPort("ring", port, Path("none"))
         self.round = Collector()
 

@@ -13,6 +13,7 @@ from typing import Any
 from zlib import crc32
 
 from keyop.protocol import entry
+from keyop.protocol.entry import APPEND, ENTRY, STARTS_SEGMENT
 from keyop.storage import disk
 from keyop.storage.segments import Segment, list_segments, segment_name
 from keyop.storage.torn import cut_torn_line
@@ -48,9 +49,8 @@ class SegmentFile:
 
     def reopen(self) -> None:
         """Open it again after its descriptor was given up. Raises `OSError`."""
-        if self.fd < 0:
-            self.fd = disk.open_file(self.path, os.O_RDWR)
-            self._descriptors.open += 1
+        self.fd = disk.open_file(self.path, os.O_RDWR)
+        self._descriptors.open += 1
 
     def close(self) -> None:
         """Close the descriptor; the caller has synced it."""
@@ -90,6 +90,7 @@ class ChannelLog:
         "planned_start",
         "records",
         "roll_bytes",
+        "rolls",
         "used",
     )
 
@@ -105,6 +106,8 @@ class ChannelLog:
         self.chunks: list[Chunk] = []
         self.planned_end = 0
         self.planned_start = 0
+        # Whether the plan begins a segment that `prepare` has to make.
+        self.rolls = False
         # The ports that are woken when it grows; storage does not know what they are.
         self.followers: set[Any] = set()
         self.used = 0
@@ -165,7 +168,7 @@ class ChannelLog:
         used = self.planned_end - self.planned_start
         if used and used + length > self.roll_bytes > 0:
             self.planned_start = self.planned_end
-            fresh = True
+            self.rolls = fresh = True
         if fresh or not self.chunks or self.chunks[-1].spill:
             self.chunks.append(Chunk(self.planned_start, self.planned_end))
         return self.chunks[-1]
@@ -186,12 +189,6 @@ class ChannelLog:
             yield lines[at:cut]
             at = cut
 
-    @property
-    def rolls(self) -> bool:
-        """Whether the plan begins a segment."""
-        assert self.active is not None
-        return self.planned_start != self.active.start
-
     def prepare(self) -> None:
         """Make the segments that the plan begins, while the round can still wait. Raises `OSError`.
 
@@ -207,41 +204,49 @@ class ChannelLog:
                 disk.step("segment.created")
         if starts:
             disk.sync_path(self.directory)
+        self.rolls = False
 
-    def frame_entries(self) -> Iterator[bytes]:
+    def frame_entries(self) -> list[bytes]:
         """The plan as entries of a frame."""
+        entries = []
+        name = self.name
         for chunk in self.chunks:
-            chunk.data = chunk.parts[0] if len(chunk.parts) == 1 else b"".join(chunk.parts)
-            flags = entry.STARTS_SEGMENT if chunk.offset == chunk.segment_start and chunk.offset else 0
+            parts, offset = chunk.parts, chunk.offset
+            chunk.data = data = parts[0] if len(parts) == 1 else b"".join(parts)
+            flags = STARTS_SEGMENT if offset == chunk.segment_start and offset else 0
             if chunk.spill:
-                yield entry.encode(
-                    entry.SPILLED, self.name, chunk.spill_name, flags=flags, value=chunk.offset, data=chunk.spill
+                entries.append(
+                    entry.encode(entry.SPILLED, name, chunk.spill_name, flags=flags, value=offset, data=chunk.spill)
                 )
             else:
-                yield entry.encode(entry.APPEND, self.name, flags=flags, value=chunk.offset, data=chunk.data)
+                entries.append(ENTRY.pack(APPEND, len(name), 0, flags, len(data), offset) + name + data)
+        return entries
 
     # ---- applying
 
-    def apply(self, dirty: Callable[[SegmentFile], None]) -> None:
-        """Write the plan to the segments; ``dirty`` is told of every file that is about to hold unsynced bytes.
+    def apply(self, dirty: set[SegmentFile]) -> None:
+        """Write the plan to the segments; ``dirty`` gets every file that is about to hold unsynced bytes.
 
         May be called again after an `OSError`: it goes on with the chunk that failed. Raises `ForeignWrite`.
         """
         while self.chunks:
             chunk = self.chunks[0]
             segment = self._segment(chunk.segment_start)
+            data = chunk.data
             at = chunk.offset - segment.start
             found = disk.size(segment.fd)
             # A part of this very chunk may stand there already, from a try that ran out of space.
-            if found != at and not (at < found <= at + len(chunk.data) and self._is_ours(segment, chunk, found - at)):
+            if found != at and not (at < found <= at + len(data) and self._is_ours(segment, chunk, found - at)):
                 raise ForeignWrite(
                     f"{segment.path}: {found} bytes long instead of {at}; another program writes to this directory"
                 )
-            dirty(segment)
-            disk.write_at(segment.fd, chunk.data, at)
+            if segment not in dirty:
+                dirty.add(segment)
+                segment.dirty += 1
+            disk.write_at(segment.fd, data, at)
             disk.step("segment.written")
-            self.end = chunk.offset + len(chunk.data)
-            self.records += chunk.data.count(b"\n")
+            self.end = chunk.offset + len(data)
+            self.records += data.count(b"\n")
             del self.chunks[0]
 
     @staticmethod
@@ -255,7 +260,7 @@ class ChannelLog:
             if not left.dirty:
                 left.close()  # else the checkpoint does it
             disk.step("segment.rolled")
-        else:
+        elif self.active.fd < 0:
             self.active.reopen()
         return self.active
 

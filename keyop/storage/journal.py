@@ -102,11 +102,12 @@ class Journal:
         with self._lock:
             sequence = self._sequence + 1
             at = file.position
-            prefix = b""
-            if not file.live:
-                prefix = file.begin(sequence)
+            if at:
+                data = frame.compose(file.salt, sequence, self._synced, entries)
+            else:
+                header = file.begin(sequence)
                 self._freed[self._current].clear()
-            data = prefix + frame.compose(file.salt, sequence, self._synced, entries)
+                data = header + frame.compose(file.salt, sequence, self._synced, entries)
             self._put(file, data, at)
             disk.step("frame.written")
             self._sequence = sequence

@@ -9,6 +9,7 @@ from keyop.ipc import lease
 from keyop.ipc.layout import COMMITTED, HEAD, MASK, POISONED, REPLIES_TAKEN, REPLIES_WRITTEN, RING_SIZE_BYTES
 from keyop.ipc.port import Port, Reply
 from keyop.ipc.word import distance
+from keyop.protocol import entry
 
 # A record that the head covers and whose CRC stays wrong for this long will not become right any more.
 POISON_AFTER_S = 1.0
@@ -27,6 +28,7 @@ class AttachedPort:
         "name",
         "port",
         "replies",
+        "ring_entry",
         "suspect_since",
         "taken",
         "waits_for",
@@ -40,6 +42,8 @@ class AttachedPort:
         self.words = port.words
         self.lease_path = lease_path
         self.taken: int = port.words[COMMITTED]
+        # What a frame says of this ring begins with this: its id, without answers.
+        self.ring_entry = entry.ENTRY.pack(entry.RING, 0, 0, 0, entry.POSITION.size, port.ring_id)
         self.replies: list[Reply] = []
         # Its next record cannot be taken now, and is not tried again before the next wake-up.
         self.blocked = False
@@ -94,11 +98,19 @@ class AttachedPort:
         self.taken = position
         return True
 
+    def frame_entry(self) -> bytes:
+        """What the frame says of this ring: up to where it is taken, and the answers."""
+        if not self.replies:
+            return self.ring_entry + entry.POSITION.pack(self.taken)
+        data = entry.POSITION.pack(self.taken) + b"".join(entry.REPLY.pack(*answer) for answer in self.replies)
+        return entry.encode(entry.RING, value=self.port.ring_id, data=data)
+
     def settle(self) -> None:
         """Publish what the round did with this ring: the answers first, they count once COMMITTED has passed them."""
-        for reply in self.replies:
-            self.port.write_reply(reply)
-        self.replies.clear()
+        if self.replies:
+            for reply in self.replies:
+                self.port.write_reply(reply)
+            self.replies.clear()
         self.words[COMMITTED] = self.taken
 
     def suspect(self) -> bool:

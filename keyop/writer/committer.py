@@ -13,7 +13,6 @@ from keyop.ipc.semaphore import Semaphore
 from keyop.ipc.word import Fence
 from keyop.protocol.writer_options import WriterOptions
 from keyop.storage import disk
-from keyop.storage.channel_log import SegmentFile
 from keyop.storage.directory import DataDirectory
 from keyop.storage.journal import Journal
 from keyop.writer.attached import AttachedPort
@@ -199,8 +198,9 @@ class Committer:
         if ticked:
             self._tick()
         self._bury(this)
-        this.add_cursors(self._moved[:_CURSORS_A_FRAME])
-        del self._moved[:_CURSORS_A_FRAME]
+        if self._moved:
+            this.add_cursors(self._moved[:_CURSORS_A_FRAME])
+            del self._moved[:_CURSORS_A_FRAME]
         self._take(this)
         self._again = this.later and any(port.dead and not port.blocked for port in self.census.ports)
         if self._checkpoint_wanted:
@@ -256,7 +256,7 @@ class Committer:
                 this.buried.append(port)
 
     def _commit(self, this: Round) -> None:
-        if this.empty:
+        if not (this.logs or this.cursors or this.forgotten):
             return
         self._prepare(this)
         entries = this.frame_entries()
@@ -269,8 +269,9 @@ class Committer:
         elif this.logs and self._flusher is not None:
             self._flusher.start()
         self.board.words[layout.AT_REST] = 0
-        self.spills.name(this.spilled)
-        self._dirty.spills.update(spill.name for spill in this.spilled)
+        if this.spilled:
+            self.spills.name(this.spilled)
+            self._dirty.spills.update(spill.name for spill in this.spilled)
         self._apply(this)
         disk.step("applied")
 
@@ -308,7 +309,7 @@ class Committer:
         for log in this.logs:
             while True:
                 try:
-                    log.apply(self._is_dirty)
+                    log.apply(self._dirty.segments)
                 except OSError as error:
                     failures = self._wait("segment", error, failures)
                 else:
@@ -321,11 +322,6 @@ class Committer:
             self.cursors.unfiled.add(cursor)
         for cursor in this.forgotten:
             self.cursors.forget(cursor)
-
-    def _is_dirty(self, segment: SegmentFile) -> None:
-        if segment not in self._dirty.segments:
-            self._dirty.segments.add(segment)
-            segment.dirty += 1
 
     def _wait(self, what: str, error: OSError, failures: int) -> int:
         """Nothing else can be done: a full disk gets room again, and permissions are given back."""

@@ -15,11 +15,13 @@ class Flusher:
         self._journal = journal
         self._interval_s = interval_ms / 1000
         self._due = threading.Event()
+        self._runs = False
         threading.Thread(target=self._run, name="flush", daemon=True).start()
 
     def start(self) -> None:
         """A frame was written that has to be on the device one interval from now."""
-        if not self._due.is_set():
+        if not self._runs:
+            self._runs = True
             self._due.set()
 
     def _run(self) -> None:
@@ -27,4 +29,5 @@ class Flusher:
             self._due.wait()
             time.sleep(self._interval_s)
             self._due.clear()
+            self._runs = False  # before the sync: what is written from here on may not be in it
             self._journal.sync()

@@ -71,11 +71,6 @@ class Round:
         self.spilled: list[Spill] = []
         self.buried: list[AttachedPort] = []
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing has to be written."""
-        return not (self.logs or self.cursors or self.forgotten)
-
     # ---- taking
 
     def take(self, port: AttachedPort) -> None:
@@ -265,13 +260,15 @@ class Round:
 
     def frame_entries(self) -> list[bytes]:
         """The round as entries of one frame, the positions of the rings last."""
-        entries = [piece for log in self.logs for piece in log.frame_entries()]
-        forgotten = {cursor.key for cursor in self.forgotten}
-        entries += [cursor.frame_entry() for cursor in self.cursors if cursor.key not in forgotten]
-        entries += [entry.encode(entry.FORGET, *cursor.key) for cursor in self.forgotten]
+        entries: list[bytes] = []
+        for log in self.logs:
+            entries += log.frame_entries()
+        if self.cursors or self.forgotten:
+            forgotten = {cursor.key for cursor in self.forgotten}
+            entries += [cursor.frame_entry() for cursor in self.cursors if cursor.key not in forgotten]
+            entries += [entry.encode(entry.FORGET, *key) for key in forgotten]
         for port in self.ports:
-            data = entry.POSITION.pack(port.taken) + b"".join(entry.REPLY.pack(*answer) for answer in port.replies)
-            entries.append(entry.encode(entry.RING, value=port.port.ring_id, data=data))
+            entries.append(port.frame_entry())
         return entries
 
     def add_cursors(self, cursors: list[Cursor]) -> None:

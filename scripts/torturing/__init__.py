@@ -1,1 +1,1 @@
-"""Proof of what keyop promises: power cuts, failing disks, kills, flipped bits, and models of what no test can reach."""
+"""Proof of what keyop promises: power cuts, failing disks, kills, flipped bits, and models of the rest."""
