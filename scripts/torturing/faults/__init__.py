@@ -1,0 +1,1 @@
+"""Disks that fail, are full, or are slow: a file system over FUSE whose operations fail on command."""
