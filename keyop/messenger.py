@@ -108,7 +108,7 @@ class Messenger:
 
     def _warn_of_differences(self) -> None:
         """The settings of whoever started the writer count; who asked for others explicitly is told."""
-        running = self._attachment.writer_options()
+        running = self._attachment.writer.options()
         wanted = WriterOptions.from_settings(self._settings)
         if running is None:
             return

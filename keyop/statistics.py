@@ -48,10 +48,10 @@ class Statistics:
 
 def gather(attachment: Attachment, subscriptions: Iterable[Subscription]) -> Statistics:
     """Look at the board and the subscriptions."""
-    counters = attachment.board.counters()
+    counters = attachment.writer.board.counters()
     return Statistics(
-        writer_state=attachment.writer_state(),
-        strict=attachment.strict,
+        writer_state=attachment.writer.state(),
+        strict=attachment.writer.strict,
         frames=counters["frames"],
         syncs=counters["syncs"],
         refused=counters["refused"],

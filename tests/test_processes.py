@@ -25,6 +25,7 @@ from inbox import Inbox
 
 from keyop import Messenger
 from keyop.attachment import attachment as attachment_module
+from keyop.attachment import writer_link
 from keyop.configuration.lookup import settings_for
 from keyop.errors import DataDirectoryError, PublishError, SharedMemoryError, SubscribeError, WriterUnavailable
 from keyop.ipc import layout, lease, port
@@ -565,7 +566,7 @@ def test_an_id_that_a_power_cut_left_half_written_is_made_anew(data_dir: Path, t
 
 
 def test_a_lock_without_a_board_is_another_ipc_namespace(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attachment_module, "_BOARD_PATIENCE_S", 0.1)
+    monkeypatch.setattr(writer_link, "_BOARD_PATIENCE_S", 0.1)
     (data_dir / "run").mkdir(parents=True)
     held = lease.acquire(data_dir / "run" / lease.WRITER_LOCK)
     assert held is not None
@@ -718,7 +719,7 @@ def test_no_transaction_ends_the_writer(transaction: bytes, data_dir: Path) -> N
 
 
 def test_a_board_of_another_layout_is_not_used(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attachment_module, "_BOARD_PATIENCE_S", 0.1)
+    monkeypatch.setattr(writer_link, "_BOARD_PATIENCE_S", 0.1)
     with Messenger(data_dir) as m:
         board = Board.open(m._attachment.identity)
         assert board is not None

@@ -19,6 +19,7 @@ from pathlib import Path
 from keyop.attachment.replies import Replies
 from keyop.attachment.spawn import WriterSpawner
 from keyop.attachment.spilling import write_spill
+from keyop.attachment.writer_link import GONE_BOARD, START_TIMEOUT_S, WriterLink
 from keyop.configuration.settings import Settings
 from keyop.errors import (
     ClosedError,
@@ -27,31 +28,21 @@ from keyop.errors import (
     MessageTooLarge,
     PublishTimeout,
     SharedMemoryError,
-    WriterUnavailable,
 )
-from keyop.ipc import layout, lease, port, semaphore
-from keyop.ipc.board import Board
+from keyop.ipc import layout, lease, port
 from keyop.ipc.gate import Gate
-from keyop.ipc.layout import COMMITTED, MASK, STATE, WRITER_ASLEEP
+from keyop.ipc.layout import COMMITTED, MASK, STATE
 from keyop.ipc.names import DirectoryIdentity
 from keyop.ipc.port import Port
 from keyop.ipc.ring import MAX_PAYLOAD_BYTES, RingProducer
-from keyop.ipc.semaphore import Semaphore
 from keyop.ipc.slot import Slot
-from keyop.ipc.word import Fence, distance
+from keyop.ipc.word import distance
 from keyop.protocol import entry
-from keyop.protocol.writer_options import WriterOptions
 from keyop.storage.directory import DataDirectory
 from keyop.storage.segments import channel_end
 
 TICK_S = 0.5
-START_TIMEOUT_S = 10.0
 MAX_TRANSACTION_BYTES = 64 << 20
-_BOARD_PATIENCE_S = 2.0
-# Exit codes of writers that came as far as the lock: somebody else has it, it crashed, it could not drain. The next one
-# may fare better, as it may after one that was killed.
-_NEXT_PLEASE = (69, 70, 75)
-_LOOK_S = 0.005
 
 
 class Attachment:
@@ -81,7 +72,7 @@ class Attachment:
         self._attach()
         _live.add(self)  # now: a fork in another thread meanwhile is to find the lease
         try:
-            self._reach_writer(time.monotonic() + START_TIMEOUT_S)
+            self.writer.reach(time.monotonic() + START_TIMEOUT_S, self._remake_port_if_gone)
         except BaseException:
             _live.discard(self)
             self._leave()
@@ -94,13 +85,8 @@ class Attachment:
         self._name = os.urandom(4).hex()
         self._lock = threading.Lock()
         self._slot_lock = threading.RLock()
-        self._fence = Fence()
         self._spills = 0
-        self._board: Board | None = None
-        self._board_words: memoryview | list[int] = _GONE_BOARD
-        self._writer: Semaphore | None = None
-        # The writer's sleep for which this process has posted already.
-        self._posted = 0
+        self.writer = WriterLink(self.directory, self.identity, self._spawner)
         self._lease = lease.create_port_lease(self.directory.run, self._name)
         try:
             self._port = Port.create(self.identity, self._name)
@@ -119,99 +105,12 @@ class Attachment:
         self.commit_gate = Gate(self._port.commit, self._words, layout.COMMIT_ASLEEP)
         self.data_gate = Gate(self._port.data, self._words, layout.DATA_ASLEEP)
 
-    # ---- reaching the writer
-
-    def _reach_writer(self, deadline: float) -> None:
-        """Map the board of a living writer, starting one where there is none. Raises `WriterUnavailable`."""
-        started = False
-        locked_since = 0.0
-        while not self._map_board():
-            now = time.monotonic()
-            if self._spawner.writer_lives():
-                locked_since = locked_since or now
-                if now - locked_since > _BOARD_PATIENCE_S and not self._other_board():
-                    raise WriterUnavailable(
-                        f"{self.directory.path}: a writer holds the lock, but its board is not in this /dev/shm: it "
-                        "runs in another container or IPC namespace; share /dev/shm with it (docker run --ipc)"
-                    )
-            else:
-                locked_since = 0.0
-                code = self._spawner.reap()
-                if code and code > 0 and code not in _NEXT_PLEASE:
-                    raise self._spawner.unavailable(f"the writer could not be started (exit code {code})")
-                self._remake_port_if_gone()
-                started = self._spawner.spawn() or started
-            if now > deadline:
-                raise self._spawner.unavailable(
-                    "no writer answers" + ("" if started else "; a supervisor should start it, is it running?")
-                )
-            # Not on the semaphore: its time-out follows the wall clock, and no tick knocks yet.
-            time.sleep(_LOOK_S)
-        self._knock()
-
-    def _map_board(self) -> bool:
-        """Map the board if there is one whose writer takes transactions (or will, once it has recovered)."""
-        board = Board.open(self.identity)
-        if board is None:
-            return False
-        if board.state not in (layout.OPEN, layout.STALLED):
-            board.close()
-            return False
-        writer = semaphore.open_existing(self.identity.writer_semaphore())
-        if writer is None:
-            board.close()
-            return False
-        if not self._spawner.writer_lives():
-            board.close()  # what a killed writer left
-            return False
-        # A writer that is new to this process cannot know its port if that is gone.
-        self._remake_port_if_gone()
-        self._board = board
-        self._writer = writer
-        self._posted = 0
-        self._board_words = board.words
-        return True
-
-    def _other_board(self) -> bool:
-        board = Board.open(self.identity)
-        if board is not None:
-            board.close()
-        return board is not None
-
-    def _knock(self) -> None:
-        if self._writer is not None:
-            self._writer.post()
-
-    @property
-    def sync_interval_ms(self) -> int:
-        """The writer's; 0 is strict: it syncs before it says committed."""
-        return int(self._board_words[layout.SYNC_INTERVAL_MS])
-
-    def writer_options(self) -> WriterOptions | None:
-        """With which options the writer was started; None if it cannot be told."""
-        try:
-            lines = (self.directory.run / lease.WRITER_LOCK).read_text().splitlines()
-            return WriterOptions.from_arguments(dict(line.split("=", 1) for line in lines if "=" in line))
-        except (OSError, ValueError, KeyError):
-            return None
-
-    @property
-    def strict(self) -> bool:
-        """Whether the writer syncs before it says committed."""
-        return self.sync_interval_ms == 0
-
     def channel_end(self, channel: str) -> int:
         """Where a channel ends, in bytes: by the board, else by its files."""
-        name = channel.encode()
-        place = self.board.find(name)
-        end = self.board.end(place) if place is not None else None
+        board = self.writer.board
+        place = board.find(channel.encode())
+        end = board.end(place) if place is not None else None
         return channel_end(self.directory.channel(channel)) if end is None else end
-
-    @property
-    def board(self) -> Board:
-        """The board of the writer that was last reached."""
-        assert self._board is not None
-        return self._board
 
     # ---- transactions
 
@@ -224,32 +123,24 @@ class Attachment:
         if len(transaction) > MAX_PAYLOAD_BYTES:
             return self._send_spilled(transaction, deadline)
         while True:
-            if self._board_words[STATE] >= layout.CLOSING:
+            if self.writer.words[STATE] >= layout.CLOSING:
                 self._renew(deadline)
             with self._lock:
                 position = self._put(transaction)
             if position is not None:
                 break
             self._wait_for_room(len(transaction), deadline)
-        self._wake_writer()
+        self.writer.wake()
         return position
-
-    def _wake_writer(self) -> None:
-        """Post the writer if it sleeps, once for each sleep: until it wakes, a burst would post again and again."""
-        self._fence()
-        asleep = self._board_words[WRITER_ASLEEP]
-        if asleep and asleep != self._posted:
-            self._posted = asleep
-            self._writer.post()  # type: ignore[union-attr]
 
     def try_send(self, transaction: bytes) -> int | None:
         """As `send`, but None where that would have to wait, spill, or look for a writer."""
-        if len(transaction) > MAX_PAYLOAD_BYTES or self._board_words[STATE] >= layout.CLOSING:
+        if len(transaction) > MAX_PAYLOAD_BYTES or self.writer.words[STATE] >= layout.CLOSING:
             return None
         with self._lock:
             position = self._put(transaction)
         if position is not None:
-            self._wake_writer()
+            self.writer.wake()
         return position
 
     def _put(self, transaction: bytes) -> int | None:
@@ -268,7 +159,7 @@ class Attachment:
 
         Nobody will ask for its answer then.
         """
-        words = self._board_words
+        words = self.writer.words
         if words[STATE] != layout.OPEN or not words[layout.SYNC_INTERVAL_MS] or self._words[layout.POISONED]:
             return False
         self.replies.expected.discard(position)
@@ -296,7 +187,7 @@ class Attachment:
         self.replies.expected.discard(position)
         return PublishTimeout(
             "not committed within the time limit; the message may still be committed later "
-            f"(the writer is {self.writer_state()})"
+            f"(the writer is {self.writer.state()})"
         )
 
     def transact(self, transaction: bytes, channel: str, deadline: float | None = None) -> list[int]:
@@ -307,17 +198,17 @@ class Attachment:
 
     def _wait_for_room(self, length: int, deadline: float | None) -> None:
         head = self._ring.head
-        self._knock()
+        self.writer.knock()
         self._refuse_poisoned()
 
         def room() -> bool:
             used = head - self._words[COMMITTED] & MASK
-            return layout.RING_SIZE_BYTES - used >= length + 8 or self._board_words[STATE] >= layout.CLOSING
+            return layout.RING_SIZE_BYTES - used >= length + 8 or self.writer.words[STATE] >= layout.CLOSING
 
         if not self.commit_gate.wait(room, deadline):
             raise PublishTimeout(
                 "the message could not be handed to the writer within the time limit: nothing of it was published "
-                f"(the writer is {self.writer_state()})"
+                f"(the writer is {self.writer.state()})"
             )
 
     def _refuse_poisoned(self) -> None:
@@ -332,7 +223,7 @@ class Attachment:
             raise MessageTooLarge(
                 f"a transaction of {len(transaction)} bytes is over the limit of {MAX_TRANSACTION_BYTES}; split it"
             )
-        if self._board_words[STATE] >= layout.CLOSING:
+        if self.writer.words[STATE] >= layout.CLOSING:
             self._renew(deadline)  # the ring's id names the file
         with self._lock:
             if self.closed:
@@ -349,25 +240,19 @@ class Attachment:
         self.replies.spilled[position] = path
         return position
 
-    def writer_state(self) -> str:
-        """What the board says of the writer, for people."""
-        state = layout.STATE_NAMES.get(int(self._board_words[STATE]), "unknown")
-        errno = int(self._board_words[layout.STALL_ERRNO])
-        return f"{state}: {os.strerror(errno)}" if errno and state == "stalled" else state
-
     def _renew(self, deadline: float | None) -> None:
         """The writer has left: reach the next one, starting it if nobody has."""
         with self._slot_lock:
             if self.closed:
                 raise ClosedError("this messenger is closed")
-            if self._board_words[STATE] < layout.CLOSING:
+            if self.writer.words[STATE] < layout.CLOSING:
                 return
             if self._orphaned:
                 self._attach()
                 self._start_tick()
             limit = time.monotonic() + START_TIMEOUT_S
             try:
-                self._reach_writer(limit if deadline is None else min(limit, deadline))
+                self.writer.reach(limit if deadline is None else min(limit, deadline), self._remake_port_if_gone)
             except FileNotFoundError as error:
                 raise DataDirectoryError(
                     f"{self.directory.path}: was removed or moved away under this process; make a new messenger"
@@ -403,14 +288,14 @@ class Attachment:
         if self.closed:
             return
         self.ticks += 1
-        if self._board_words[STATE] >= layout.CLOSING or self._board_is_another():
-            self._map_board()
+        if self.writer.words[STATE] >= layout.CLOSING or self.writer.is_replaced():
+            self.writer.map_board(self._remake_port_if_gone)
         if self.commit_gate.busy:
             self.commit_gate.knock()
         if self.data_gate.busy:
             self.data_gate.knock()
         if self.replies.collect():
-            self._knock()  # it takes nothing from a ring whose answers nobody takes
+            self.writer.knock()  # it takes nothing from a ring whose answers nobody takes
         self._spawner.reap()
         if not self._spawner.writer_lives():
             self._replace_writer()
@@ -423,15 +308,6 @@ class Attachment:
         undrained = distance(self._ring.head, self._words[COMMITTED]) > 0
         if undrained or self.commit_gate.busy or self.data_gate.busy:
             self._spawner.spawn()
-
-    def _board_is_another(self) -> bool:
-        """Whether the board's name leads to another one: whose name is gone is not marked GONE by the next writer."""
-        board = Board.open(self.identity)
-        if board is None:
-            return False
-        another = board.incarnation != self.board.incarnation
-        board.close()
-        return another
 
     def _remake_port_if_gone(self) -> None:
         """If somebody emptied /dev/shm (logind's RemoveIPC does when a user's last session ends): make the port anew.
@@ -480,11 +356,11 @@ class Attachment:
         self._words[layout.DETACHED] = 1
         self._lease.release()
         self._spawner.leave()
-        if self._writer is None:
+        if not self.writer.was_reached:
             # No writer ever saw this port.
             port.remove(self.identity, self._name)
             self._lease.path.unlink(missing_ok=True)
-        self._knock()
+        self.writer.knock()
 
     def _orphan(self) -> None:
         """In a child process, right after fork: the parent's port is not ours, its locks may be held for ever.
@@ -497,17 +373,13 @@ class Attachment:
         self._orphaned = True
         self._lock = threading.Lock()
         self._slot_lock = threading.RLock()
-        self._board_words = _GONE_BOARD
+        self.writer.words = GONE_BOARD
         self.tick_listeners.clear()
 
     @property
     def orphaned(self) -> bool:
         """Whether this object came into a child process by fork and was not used there yet."""
         return self._orphaned
-
-
-_GONE_BOARD = memoryview(bytes(layout.BOARD_HEADER_BYTES)).cast("I").tolist()
-_GONE_BOARD[layout.STATE] = layout.GONE
 
 
 def _tick_loop(reference: weakref.ref[Attachment]) -> None:

@@ -58,7 +58,7 @@ class Tail:
         self._seen_end = self._board_end()
 
     def _board_end(self) -> int | None:
-        board = self._attachment.board
+        board = self._attachment.writer.board
         if board is not self._board or self._place is None:
             self._board = board
             self._place = board.find(self._name)
