@@ -24,6 +24,7 @@ from keyop.protocol.writer_options import WriterOptions
 from keyop.publishing.handling import Handling, handling
 from keyop.publishing.publisher import Publisher, begin_atomic
 from keyop.statistics import Statistics, gather
+from keyop.storage.segments import channel_end
 from keyop.subscriber.delivery import RetryPolicy
 from keyop.subscriber.exactly_once import ExactlyOnceSubscription
 from keyop.subscriber.invoking import invoker
@@ -348,7 +349,9 @@ class Messenger:
             return False
         with self._lock:
             subscriptions = list(self._subscriptions.values())
-        ends = [(each, self._attachment.channel_end(each.channel)) for each in subscriptions]
+        # By the files: after a writer was killed its board is looked at until the next tick.
+        channels = self._attachment.directory.channels
+        ends = [(each, channel_end(channels / each.channel)) for each in subscriptions]
         return all(subscription.wait_until(end, deadline) for subscription, end in ends)
 
     # ---- the end

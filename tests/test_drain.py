@@ -6,6 +6,8 @@ import asyncio
 import threading
 from pathlib import Path
 
+from child import kill_writer
+
 import keyop.aio
 from keyop import Messenger
 
@@ -27,6 +29,23 @@ def test_without_anything_to_do_it_returns_at_once(data_dir: Path) -> None:
         assert m.drain(DEADLINE_S)
         m.subscribe("numbers", "idle", print)
         assert m.drain(DEADLINE_S)
+
+
+def test_the_board_of_a_killed_writer_does_not_count(data_dir: Path) -> None:
+    """Until the next tick a process looks at the board of the writer that it knew."""
+    handled: list[int] = []
+    with Messenger(data_dir) as m, Messenger(data_dir) as other:
+        m.subscribe("numbers", "s", lambda message: handled.append(message.payload))
+        other.publish("numbers", 1, payload_type=NUMBER)
+        assert m.drain(DEADLINE_S)
+        m._attachment.tick = lambda: None  # type: ignore[method-assign]
+        kill_writer(data_dir)
+        other.publish("numbers", 2, payload_type=NUMBER)
+        assert handled == [1]
+        assert not m.drain(0.05)
+        del m._attachment.tick
+        assert m.drain(DEADLINE_S)
+        assert handled == [1, 2]
 
 
 def test_a_handler_that_is_not_done_holds_it_up(data_dir: Path) -> None:
