@@ -124,7 +124,7 @@ class Crew:
     def until_open(self) -> None:
         """Wait until the writer that was started is open or has ended."""
         pid = self.members["writer"].pid
-        self._until(lambda: pid in self._open_writers or self.nursery.ended(pid) is not None, "the writer open")
+        self._until(lambda: pid in self._open_writers or "writer" not in self.members, "the writer open or ended")
 
     # ---- while they run
 
@@ -142,9 +142,12 @@ class Crew:
     def finished(self, *names: str) -> None:
         """Wait until these have ended by themselves, without a fault."""
         for name in names:
-            member = self.members[name]
-            self._until(lambda pid=member.pid: self.nursery.ended(pid) is not None, f"{name} ended")  # type: ignore[misc]
+            self._until(lambda name=name: self._has_ended(name), f"{name} ended")  # type: ignore[misc]
+
+    def _has_ended(self, name: str) -> bool:
+        if name in self.members and self.ended(name) is not None:
             self._dismiss(name)
+        return name not in self.members
 
     def checkpoint(self) -> str:
         """Start what ``keyop checkpoint`` does, in a process of its own; its name."""
@@ -185,16 +188,19 @@ class Crew:
 
     def stop(self) -> None:
         """Publishers first; the subscribers when all is handled; then the writer, which leaves all at rest."""
-        if "checkpoint" in self.members:
-            self.finished("checkpoint")
-        self._end(self.publishers, signal.SIGTERM)
+        self.finished("checkpoint")
+        self.stop_publishing()
         self._end(["plain", "chain"], signal.SIGUSR1)
         self._end(["end"], signal.SIGUSR1)
         self._end_writer()
 
     def stop_publishing(self) -> None:
-        """Have the publishers leave; the others go on."""
+        """Have the publishers leave, and the rings of killed ones drained; the others go on."""
         self._end(self.publishers, signal.SIGTERM)
+        self._until(lambda: not self._dead_ports(), "the rings of dead processes drained")
+
+    def _dead_ports(self) -> list[Path]:
+        return [path for path in (self.directory / "run").glob(f"{lease.PORT_PREFIX}*") if not lease.is_held(path)]
 
     def _end(self, names: list[str], number: int) -> None:
         present = [name for name in names if name in self.members]
@@ -211,8 +217,7 @@ class Crew:
             return pid is None and not self._writer_lives()
 
         self._until(left, "the writer gone")
-        if "writer" in self.members:
-            self.finished("writer")
+        self.finished("writer")
 
     def abandon(self) -> None:
         """SIGKILL everything, and take its shared memory away: what a power cut leaves is the disk."""
@@ -270,7 +275,8 @@ class Crew:
     def look_after(self) -> None:
         """See that nobody has ended who should not have. Raises `CrewError`."""
         for name, member in list(self.members.items()):
-            if member.role != "writer" and self.nursery.ended(member.pid):
+            status = self.nursery.ended(member.pid)
+            if status is not None and (status or member.role == "writer"):
                 self._dismiss(name)
 
     def _dismiss(self, name: str) -> None:
@@ -279,7 +285,8 @@ class Crew:
         self._let_go(member.pid)
         allowed = (0, 69, -signal.SIGKILL) if member.role == "writer" else (0,)
         if status not in allowed:
-            raise CrewError(f"{name} (life {member.life}) ended with {status}: {last_lines(self.nursery.log)}")
+            said = last_lines(self.nursery.log)
+            raise CrewError(f"{name} (life {member.life}) ended with {status}: {said}")
 
     def _let_go(self, pid: int) -> None:
         self._killed.discard(pid)

@@ -39,6 +39,7 @@ MAX_RETRIES = 3
 _BACKOFF_S = (0.001, 0.01)
 _SPILL_BYTES = 128 * 1024
 _DRAIN_S = 60.0
+_COMPLAINTS = ("damaged", "refused", "the writer ended (exit code")
 _PROVOKED = "this message always fails here"
 
 
@@ -294,7 +295,7 @@ class _Complaints(logging.Handler):
         if _PROVOKED in text or "the process ended during attempt" in text:
             return
         os.write(2, f"{self._notes.who}: {text}\n".encode())
-        if "damaged" in text or "refused" in text:
+        if any(word in text for word in _COMPLAINTS) and "exit code 69" not in text:
             self._notes.note("complained", text=text)
 
 
