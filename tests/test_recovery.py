@@ -152,13 +152,14 @@ def test_a_frame_that_was_not_applied_is(store: Store) -> None:
 
 
 def test_half_of_an_apply_zeros_and_an_older_length_are_written_over(store: Store) -> None:
-    for damage in (
-        lambda: put(store.path(), len(A) + 10, bytes(50)),
-        lambda: os.truncate(store.path(), len(A) + 5),
-        lambda: os.truncate(store.path(), 0),
-        lambda: os.truncate(store.path(), 5000),
-        lambda: store.path().write_bytes(b"\xff" * 300),
-        lambda: store.path().unlink(),
+    for damage, cut in (
+        (lambda: put(store.path(), len(A) + 10, bytes(50)), False),
+        (lambda: os.truncate(store.path(), len(A) + 5), False),
+        (lambda: os.truncate(store.path(), 0), False),
+        (lambda: os.truncate(store.path(), 5000), True),
+        (lambda: store.path().write_bytes(b"\xff" * 300), False),
+        (lambda: store.path().write_bytes(b"\xff" * 3000), True),
+        (lambda: store.path().unlink(), False),
     ):
         for path in store.directory.channel("c").glob("*"):
             path.unlink()
@@ -167,7 +168,7 @@ def test_half_of_an_apply_zeros_and_an_older_length_are_written_over(store: Stor
         store.commit([B])
         store.commit([C])
         damage()
-        assert store.recover().notes == []
+        assert [" were cut, " in note for note in store.recover().notes] == [True] * cut
         assert store.segments() == {0: A + B + C}
 
 
@@ -187,7 +188,7 @@ def test_what_follows_the_last_entry_stays_if_it_is_whole_and_is_cut_if_it_is_to
     found = store.recover()
     assert store.segments() == {0: A + foreign}
     assert found.ends == {b"c": len(A + foreign)}
-    assert found.notes == []
+    assert found.notes == [f"{store.path()}: 12 bytes at {len(A + foreign)} were cut, the torn rest of a last line"]
 
 
 def test_a_roll_in_a_frame_is_done_again(store: Store) -> None:

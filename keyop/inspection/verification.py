@@ -285,6 +285,9 @@ class _Verifier:
         frames = whole_run(live, recovered)
         for loss in recovered.notes:
             self._problem("journal", self._directory.journal, loss)
+        if recovered.torn:
+            # As a power cut in the middle of a commit leaves it; nobody can tell that from damage.
+            self._note("journal", self._directory.journal, recovered.torn)
         names = ", ".join(file.path.name for file in live)
         text = (
             f"{names}: not at rest, {len(frames)} commits to be applied; the next writer (or `keyop recover`) does it"

@@ -82,6 +82,7 @@ class ChannelLog:
         "active",
         "board_place",
         "chunks",
+        "cut_bytes",
         "directory",
         "end",
         "followers",
@@ -101,6 +102,8 @@ class ChannelLog:
         self.roll_bytes = roll_bytes
         self.active: SegmentFile | None = None
         self.end = 0
+        # What was cut when it was opened.
+        self.cut_bytes = 0
         self.records = 0
         self.board_place = -1
         self.chunks: list[Chunk] = []
@@ -130,12 +133,12 @@ class ChannelLog:
         path = segments[-1].path if segments else self.directory / segment_name(0)
         active = SegmentFile(path, start, self._descriptors, os.O_RDWR | os.O_CREAT)
         try:
-            self.end = start + cut_torn_line(active.fd)
+            length, self.cut_bytes = cut_torn_line(active.fd)
         except OSError:
             active.close()
             raise
         self.active = active
-        self.planned_end = self.end
+        self.end = self.planned_end = start + length
         self.planned_start = start
         return made
 

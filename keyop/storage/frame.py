@@ -66,3 +66,14 @@ def parse(buffer: bytes, at: int, salt: int) -> Frame | None:
     except ValueError:
         return None
     return Frame(sequence, synced, length, body)
+
+
+def begins(buffer: bytes, at: int, salt: int) -> bool:
+    """Whether a frame of this salt, or one that is whole but for its salt, was begun at a position."""
+    wanted = salt.to_bytes(8, "little")
+    if buffer[at : at + 8] == wanted:
+        return True
+    if at + HEADER_BYTES > len(buffer):
+        return False
+    length = _HEAD.unpack_from(buffer, at)[3]
+    return parse(wanted + buffer[at + 8 : at + min(length, len(buffer))], 0, salt) is not None

@@ -12,7 +12,7 @@ from struct import Struct
 from zlib import crc32
 
 from keyop.storage import disk
-from keyop.storage.frame import ALIGNMENT_BYTES, Frame, padded, parse
+from keyop.storage.frame import ALIGNMENT_BYTES, Frame, begins, padded, parse
 
 _MAGIC = 0x4C4E_524A_504F_594B
 _HEADER = Struct("<QQQ")
@@ -110,14 +110,15 @@ class JournalFile:
 class JournalContents:
     """What one file of the journal holds, as found at a start."""
 
-    __slots__ = ("first_sequence", "frames", "gaps", "live", "path")
+    __slots__ = ("first_sequence", "frames", "live", "path", "torn")
 
     def __init__(self, path: Path) -> None:
         """Read the whole file. Raises `OSError`."""
         self.path = path
         self.first_sequence = 0
         self.frames: list[Frame] = []
-        self.gaps: list[int] = []
+        # Behind the last frame another one was begun: it is torn, or was damaged since.
+        self.torn = False
         buffer = path.read_bytes()
         found = parse_header(buffer)
         self.live = found is not None
@@ -134,8 +135,8 @@ class JournalContents:
             if frame is None:
                 frame_at = self._search(buffer, at, salt, expected)
                 if frame_at is None:
+                    self.torn = begins(buffer, at, salt)
                     return
-                self.gaps.append(expected)
                 at = frame_at
                 continue
             self.frames.append(frame)

@@ -9,6 +9,8 @@ again, as nothing here frees the journal: the caller does, when the positions of
 from __future__ import annotations
 
 import os
+from bisect import bisect_right, insort
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -16,11 +18,12 @@ from zlib import crc32
 from keyop.protocol import entry
 from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
+from keyop.storage.file_system import FileSystem
 from keyop.storage.frame import Frame
 from keyop.storage.journal import NAMES
-from keyop.storage.journal_file import FIRST_FRAME_BYTES, JournalContents
+from keyop.storage.journal_file import FIRST_FRAME_BYTES, JournalContents, parse_header
 from keyop.storage.segments import Segment, list_segments, segment_name
-from keyop.storage.torn import cut_torn_line
+from keyop.storage.torn import cut_torn_line, torn_note
 
 # A line of the same length that differs from the journal's in no more bytes than this is damage, not another program's.
 _DAMAGE_BYTES = 8
@@ -44,6 +47,8 @@ class Recovered:
         self.clean = True
         self.frames = 0
         self.notes: list[str] = []
+        # Why the journal ends where it does, if a frame was begun there.
+        self.torn = ""
         self.cursors: dict[tuple[bytes, bytes], RecoveredCursor] = {}
         self.rings: dict[int, tuple[int, list[tuple[int, int, int]]]] = {}
         self.ends: dict[bytes, int] = {}
@@ -71,28 +76,37 @@ def recover(directory: DataDirectory) -> Recovered:
         disk.sync_path(file.path)
         disk.step("recovery.journal_synced")
     runs: dict[bytes, list[_Run]] = {}
-    for frame in frames:
-        _collect(frame, runs, directory, result)
-    result.frames = len(frames)
-    for channel, channel_runs in runs.items():
-        _ChannelRecovery(directory.channel(channel.decode()), channel, result).replay(channel_runs)
-    for path in result.touched:
-        disk.sync_path(path)
+    file_system = FileSystem(directory)
+    try:
+        for frame in frames:
+            _collect(frame, runs, directory, result)
+        result.frames = len(frames)
+        for channel, channel_runs in runs.items():
+            _ChannelRecovery(directory.channel(channel.decode()), channel, result).replay(channel_runs)
+        file_system.sync(result.touched)
+    finally:
+        file_system.close()
     disk.step("recovery.applied")
     return result
 
 
 def free_journal(directory: DataDirectory) -> None:
     """Zero the headers of both files, the older first: from here on the journal owes nothing. Raises `OSError`."""
-    contents = [JournalContents(path) for name in NAMES if (path := directory.journal / name).exists()]
-    for contents_of in sorted((file for file in contents if file.live), key=lambda file: file.first_sequence):
-        fd = disk.open_file(contents_of.path, os.O_RDWR)
+    paths = [path for name in NAMES if (path := directory.journal / name).exists()]
+    live = [(found[1], path) for path in paths if (found := parse_header(_beginning(path))) is not None]
+    for _first_sequence, path in sorted(live):
+        fd = disk.open_file(path, os.O_RDWR)
         try:
             disk.write_at(fd, bytes(FIRST_FRAME_BYTES), 0)
             disk.step("recovery.zeroed")
             disk.sync_data(fd)
         finally:
             os.close(fd)
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        return file.read(FIRST_FRAME_BYTES)
 
 
 # ---- which frames count
@@ -113,10 +127,17 @@ def whole_run(live: list[JournalContents], result: Recovered) -> list[Frame]:
             else:
                 if proven >= expected:
                     result.notes.append(f"journal frames {expected} to {proven} are damaged and lost")
+                    expected = proven + 1
+                result.torn = (
+                    f"journal frames from {expected} on do not count: the first of them is torn or damaged, and none "
+                    "says that they were synced"
+                )
                 return frames[:number]
         expected = frame.sequence + 1
     if proven >= expected:
         result.notes.append(f"journal frames {expected} to {proven} are damaged and lost")
+    elif live[-1].torn:
+        result.torn = f"journal frame {expected}, the last one, is torn or damaged and does not count"
     return frames
 
 
@@ -213,9 +234,9 @@ class _ChannelRecovery:
         self._channel = channel
         self._result = result
         self._shift = 0
-        if disk.make_directory(directory):
-            result.touched.add(directory.parent)
         self._segments: list[Segment] = list_segments(directory)[0]
+        if not self._segments and disk.make_directory(directory):
+            result.touched.add(directory.parent)
 
     def replay(self, runs: list[_Run]) -> None:
         """Bring all runs to their places, then cut the torn rest of the last line."""
@@ -232,9 +253,11 @@ class _ChannelRecovery:
         fd = disk.open_file(segment.path, os.O_RDWR)
         try:
             at = offset - segment.start
-            while (there := os.pread(fd, len(data), at)) != data:
+            while True:
+                there = os.pread(fd, len(data), at)
                 foreign = None if data.startswith(there) else self._foreign_run(fd, at, data)
                 if foreign is None:
+                    # Also where it stands there already: that is memory, a failing disk may have dropped it.
                     disk.write_at(fd, data, at)
                     disk.step("recovery.written")
                     break
@@ -250,10 +273,11 @@ class _ChannelRecovery:
             os.close(fd)
 
     def _segment_for(self, offset: int, starts_segment: bool) -> Segment:
-        if starts_segment and all(segment.start != offset for segment in self._segments):
+        place = bisect_right(self._segments, offset, key=attrgetter("start"))
+        segment = self._segments[place - 1] if place else None
+        if segment is None or (starts_segment and segment.start != offset):
             return self._create(offset)
-        segment = next((segment for segment in reversed(self._segments) if segment.start <= offset), None)
-        if segment is None or offset > segment.start + segment.path.stat().st_size:
+        if offset > segment.start + segment.path.stat().st_size:
             return self._create(offset)  # what was before it is lost: zeros in its place would be worse than a gap
         return segment
 
@@ -261,8 +285,9 @@ class _ChannelRecovery:
         path = self._directory / segment_name(start)
         os.close(disk.open_file(path, os.O_RDWR | os.O_CREAT))
         self._result.touched.add(self._directory)
-        self._segments = list_segments(self._directory)[0]
-        return next(segment for segment in self._segments if segment.start == start)
+        segment = Segment(start, path)
+        insort(self._segments, segment)
+        return segment
 
     def _foreign_run(self, fd: int, at: int, data: bytes) -> tuple[int, int] | None:
         """Where in the file, and how long, the first whole lines stand that the journal does not know."""
@@ -292,12 +317,14 @@ class _ChannelRecovery:
         )
 
     def _cut_torn_end(self) -> None:
-        segment = list_segments(self._directory)[0][-1]
+        segment = self._segments[-1]
         fd = disk.open_file(segment.path, os.O_RDWR)
         try:
-            length = cut_torn_line(fd)
+            length, torn_bytes = cut_torn_line(fd)
         finally:
             os.close(fd)
+        if torn_bytes:
+            self._result.notes.append(torn_note(segment.path, length, torn_bytes))
         self._result.touched.add(segment.path)
         self._result.ends[self._channel] = segment.start + length
 

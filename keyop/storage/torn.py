@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from keyop.storage import disk
 
 _STEP_BYTES = 64 * 1024
 
 
-def cut_torn_line(fd: int) -> int:
-    """Cut what follows a file's last newline; return the length that is left. Raises `OSError`."""
+def cut_torn_line(fd: int) -> tuple[int, int]:
+    """Cut what follows a file's last newline; return the length that is left and how much was cut. Raises `OSError`."""
     length = disk.size(fd)
     whole = 0
     at = length
@@ -23,4 +24,9 @@ def cut_torn_line(fd: int) -> int:
         at = begin
     if whole < length:
         disk.truncate(fd, whole)
-    return whole
+    return whole, length - whole
+
+
+def torn_note(path: Path, length: int, torn_bytes: int) -> str:
+    """The sentence for the log."""
+    return f"{path}: {torn_bytes} bytes at {length} were cut, the torn rest of a last line"

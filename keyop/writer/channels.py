@@ -15,6 +15,9 @@ from keyop.storage import disk
 from keyop.storage.channel_log import ChannelLog, Descriptors, SegmentFile
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offsets import list_offsets
+from keyop.storage.torn import torn_note
+from keyop.writer.cursors import Cursors
+from keyop.writer.log import Log
 from keyop.writer.refused import Refused, Wait
 
 _MIB = 1 << 20
@@ -25,7 +28,9 @@ _RESERVED_DESCRIPTORS = 256
 class Channels:
     """All channels that were used since the writer started."""
 
-    def __init__(self, directory: DataDirectory, options: WriterOptions, board: Board) -> None:
+    def __init__(
+        self, directory: DataDirectory, options: WriterOptions, board: Board, cursors: Cursors, log: Log
+    ) -> None:
         self.by_name: dict[bytes, ChannelLog] = {}
         self.unsynced_directories: set[Path] = set()
         # Names of channels that got another segment, for the retention to look at.
@@ -34,6 +39,8 @@ class Channels:
         self._roll_bytes = int(options.compaction_threshold_mb * _MIB)
         self._dead_letter_roll_bytes = int(options.dead_letter_compaction_threshold_mb * _MIB)
         self._board = board
+        self._cursors = cursors
+        self._log = log
         self._descriptors = Descriptors()
         limit = _raise_descriptor_limit()
         self._limit = limit - min(_RESERVED_DESCRIPTORS, limit // 2)
@@ -51,7 +58,15 @@ class Channels:
         log = ChannelLog(name, self._directory.channel(text), roll_bytes, self._descriptors)
         try:
             self.unsynced_directories.update(log.open(lambda: self._furthest(text)))
+            if log.cut_bytes:
+                assert log.active is not None
+                self._log.warning(
+                    "torn_line_cut", note=torn_note(log.active.path, log.end - log.active.start, log.cut_bytes)
+                )
+            self._cursors.cap(name, log.end)
         except OSError as error:
+            if log.active is not None:
+                log.active.close()
             raise sort(error) from error
         log.board_place = self._board.add(name)
         self._board.set_end(log.board_place, log.end)

@@ -14,6 +14,7 @@ from keyop.protocol import entry
 from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offset_file import write_offset
+from keyop.storage.offsets import list_offsets
 from keyop.storage.recovery import RecoveredCursor
 from keyop.writer.attached import AttachedPort
 from keyop.writer.log import Log
@@ -111,6 +112,28 @@ class Cursors:
         self.by_key[key] = cursor
         self.unfiled.add(cursor)
         return cursor
+
+    def cap(self, channel: bytes, end: int) -> None:
+        """Bring offset files that stand beyond the end of a channel back to it. Raises `OSError` of a failing disk.
+
+        A restored copy or a damaged last line makes a channel shorter than its subscribers know it. When it has grown
+        past them again, they would go on in the middle of what they have not seen.
+        """
+        directory = self._directory.offsets(os.fsdecode(channel))
+        try:
+            for id, parsed in list_offsets(directory):
+                key = (channel, os.fsencode(id))
+                if parsed.value > end and not parsed.damaged and key not in self.by_key:
+                    self._log.warning(
+                        "offset_moved", file=self.path(key), old=parsed.value, new=end, why="past the end"
+                    )
+                    write_offset(self.path(key), end)
+                    disk.sync_path(self.path(key))
+                    disk.sync_path(directory)
+        except OSError as error:
+            if error.errno in disk.WAIT_ERRNOS:
+                raise
+            self._complain(directory, error)
 
     def hold(self, cursor: Cursor, port: AttachedPort, slot: Slot) -> None:
         """A process has opened the subscription."""

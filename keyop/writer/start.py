@@ -14,6 +14,7 @@ from keyop.ipc.semaphore import Semaphore
 from keyop.protocol.writer_options import WriterOptions
 from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
+from keyop.storage.file_system import FileSystem
 from keyop.storage.journal import Journal
 from keyop.storage.offsets import list_offsets
 from keyop.storage.recovery import Recovered, free_journal, recover
@@ -46,8 +47,8 @@ def bring_up(
     _report(recovered, log)
     census = Census(directory.run, identity, log, recovered.rings)
     census.sweep_orphans()
-    channels = Channels(directory, options, board)
     cursors = Cursors(directory, log)
+    channels = Channels(directory, options, board, cursors, log)
     _restore_cursors(directory, recovered, cursors, log)
     census.scan()
     spills = Spills(directory.spill)
@@ -88,7 +89,7 @@ def _semaphore(identity: DirectoryIdentity) -> Semaphore:
 def _report(recovered: Recovered, log: Log) -> None:
     if not recovered.clean:
         log.info("recovered_journal", frames=recovered.frames, channels=len(recovered.ends))
-    for note in recovered.notes:
+    for note in (*recovered.notes, *filter(None, [recovered.torn])):
         log.warning("recovery", note=note)
 
 
@@ -126,12 +127,15 @@ def _finish_recovery(directory: DataDirectory, recovered: Recovered, cursors: Cu
     """What rings and cursors were told stands in memory and files: now the journal may be freed."""
     if recovered.clean:
         return
-    trouble = cursors.file()
-    if trouble is not None:
-        raise trouble
-    cursors.file_attempts()
-    for path in cursors.unsynced_files | cursors.unsynced_directories:
-        _sync(path)
+    file_system = FileSystem(directory)
+    try:
+        trouble = cursors.file()
+        if trouble is not None:
+            raise trouble
+        cursors.file_attempts()
+        file_system.sync(cursors.unsynced_files | cursors.unsynced_directories, _sync)
+    finally:
+        file_system.close()
     disk.step("recovery.offsets_synced")
     free_journal(directory)
     disk.step("recovery.freed")

@@ -134,11 +134,11 @@ class Subscriptions:
         if claim is not None and claim.moves <= cursor.moves:
             claim = None
         if claim is not None and not cursor.exactly_once:
-            offset = min(claim.offset, log.end)
+            offset = claim.offset
             if not cursor.moves:
                 # The file may be ahead: a dead letter moved it, and its subscriber has not heard of the commit yet.
                 offset = max(offset, cursor.offset)
-            cursor.offset = cursor.planned = offset
+            cursor.offset = cursor.planned = min(offset, log.end)
             self._cursors.unfiled.add(cursor)
         if claim is not None:
             cursor.moves, cursor.attempts_offset, cursor.attempts = claim.moves, claim.offset, claim.attempts
