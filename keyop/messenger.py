@@ -113,10 +113,9 @@ class Messenger:
         wanted = WriterOptions.from_settings(self._settings)
         if running is None:
             return
-        for key in sorted(self._settings.explicit):
-            name = key.rpartition(".")[2]
-            if key == "storage.data_dir" or name not in WriterOptions.__slots__:
-                continue
+        keys = WriterOptions.keys()
+        for key in sorted(self._settings.explicit & keys.keys() - {"storage.data_dir"}):
+            name = keys[key]
             here, there = getattr(wanted, name), getattr(running, name)
             if here != there:
                 self._log.warning(

@@ -29,7 +29,7 @@ class Collector(Round):
         self.payloads: list[bytes] = []
         self.log: list[str] = []
         logger = SimpleNamespace(error=lambda event, **_: self.log.append(event))
-        super().__init__(SimpleNamespace(by_name={}), None, None, None, logger)  # type: ignore[arg-type]
+        super().__init__(SimpleNamespace(by_name={}), None, None, None, None, None, logger)  # type: ignore[arg-type]
         self.max_bytes = 1 << 40
 
     def _take_any(self, port: AttachedPort, data: bytes, begin: int, end: int, after: int) -> bool:

@@ -39,7 +39,7 @@ MAGIC, VERSION, PLATFORM, SIZE, DIRECTORY_LO, DIRECTORY_HI, PID = range(7)
 # Board
 INCARNATION, STATE, SYNC_INTERVAL_MS, WRITER_ASLEEP, TABLE_SLOTS, STALL_ERRNO, AT_REST = range(7, 14)
 BOARD_COUNTERS = 16  # 64-bit values, three words each, in the order of COUNTERS
-COUNTERS = ("frames", "syncs", "refused", "evicted_bytes", "checkpoints")
+COUNTERS = ("frames", "syncs", "refused", "evicted_bytes", "checkpoints", "duplicates", "audit_dropped")
 BOARD_HEADER_BYTES = 256
 CHANNEL_WORDS = 8  # hash lo, hi; end lo, hi, check; records since the start lo, hi, check
 

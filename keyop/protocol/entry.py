@@ -17,6 +17,8 @@ CLOSE       value: slot                            --
 FORGET      delete the offset                      the same
 SET         value: offset                          --  (a CURSOR)
 CHECKPOINT  --                                     --
+INBOUND     data: see `keyop.protocol.inbound`     --  (an APPEND of the lines that are new)
+AUDIT       data: whole lines of the audit log     --
 RING        --                                     value: ring id; data: u32 position and REPLY, repeated
 ==========  =====================================  ==================================================================
 
@@ -29,7 +31,7 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
-APPEND, SPILLED, CURSOR, OPEN, CLOSE, FORGET, SET, CHECKPOINT, RING = range(1, 10)
+APPEND, SPILLED, CURSOR, OPEN, CLOSE, FORGET, SET, CHECKPOINT, RING, INBOUND, AUDIT = range(1, 12)
 
 # Flags of a transaction.
 SYNC = 1  # the frame is synced before it is applied, in every mode

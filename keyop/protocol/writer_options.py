@@ -11,10 +11,22 @@ if TYPE_CHECKING:
     from keyop.configuration.settings import Settings
 
 
+# Options whose section is not ``storage``.
+_SECTIONS = {
+    "audit_max_files": "audit",
+    "audit_max_size_mb": "audit",
+    "idle_exit": "writer",
+    "seen_id_lru_size": "dedup",
+    "spin_us": "ipc",
+}
+
+
 class WriterOptions:
     """Fields are named like the keys of the configuration, see `keyop.configuration.settings`; times are in seconds."""
 
     __slots__ = (
+        "audit_max_files",
+        "audit_max_size_mb",
         "compaction_threshold_mb",
         "data_dir",
         "dead_letter_compaction_threshold_mb",
@@ -23,6 +35,7 @@ class WriterOptions:
         "max_files",
         "offset_flush_interval_ms",
         "retention",
+        "seen_id_lru_size",
         "spin_us",
         "sync_interval_ms",
     )
@@ -39,21 +52,33 @@ class WriterOptions:
         self.journal_mb = 8.0
         self.spin_us = 50
         self.idle_exit = 30.0
+        self.seen_id_lru_size = 100_000
+        self.audit_max_size_mb = 100.0
+        self.audit_max_files = 10
 
     @property
     def journal_bytes(self) -> int:
         """The most that a file of the journal grows to."""
         return int(self.journal_mb * (1 << 20))
 
+    @property
+    def audit_bytes(self) -> int:
+        """The size at which the audit log is rotated."""
+        return int(self.audit_max_size_mb * (1 << 20))
+
     @classmethod
     def from_settings(cls, settings: Settings) -> WriterOptions:
         """The options of a writer for a process with these settings."""
         options = cls(settings.storage.data_dir)
-        for section in (settings.storage, settings.ipc, settings.writer):
-            for name in cls.__slots__:
-                if name != "data_dir" and hasattr(section, name):
-                    setattr(options, name, getattr(section, name))
+        for key, name in cls.keys().items():
+            section, _, field = key.partition(".")
+            setattr(options, name, getattr(getattr(settings, section), field))
         return options
+
+    @classmethod
+    def keys(cls) -> dict[str, str]:
+        """The dotted keys of the configuration that concern a writer, and the option that each becomes."""
+        return {f"{_SECTIONS.get(name, 'storage')}.{name.removeprefix('audit_')}": name for name in cls.__slots__}
 
     @classmethod
     def from_arguments(cls, arguments: dict[str, str]) -> WriterOptions:

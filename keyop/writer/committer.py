@@ -16,6 +16,7 @@ from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
 from keyop.storage.journal import Journal
 from keyop.writer.attached import AttachedPort
+from keyop.writer.audit import Audit
 from keyop.writer.census import Census
 from keyop.writer.channels import Channels, release
 from keyop.writer.checkpoint import Checkpoint, Checkpointer
@@ -23,6 +24,7 @@ from keyop.writer.cursors import Cursor, Cursors
 from keyop.writer.flusher import Flusher
 from keyop.writer.log import Log
 from keyop.writer.round import Round
+from keyop.writer.seen import SeenIds
 from keyop.writer.spill import Spills
 from keyop.writer.subscriptions import Subscriptions
 from keyop.writer.trouble import Trouble
@@ -50,6 +52,8 @@ class Committer:
         channels: Channels,
         cursors: Cursors,
         spills: Spills,
+        seen: SeenIds,
+        audit: Audit,
         log: Log,
     ) -> None:
         self.directory = directory
@@ -79,7 +83,8 @@ class Committer:
         self._submitted: Checkpoint | None = None
         self._checkpoints = 0
         self._dirty = Checkpoint(self.journal.current)
-        self._round = Round(channels, cursors, self.subscriptions, self.spills, log)
+        self.audit = audit
+        self._round = Round(channels, cursors, self.subscriptions, self.spills, seen, audit, log)
         self._fence = Fence()
         self._spin_ns = options.spin_us * 1000 if (os.cpu_count() or 1) > 1 else 0
         self._moved: list[Cursor] = []
@@ -216,6 +221,8 @@ class Committer:
             # Before the answer: who closes a subscription is told when its offset stands in the file.
             self._file_offsets()
         self._settle(this)
+        if self.audit.waiting:
+            self.audit.flush()
         for port in this.buried:
             self.spills.bury(port.port.ring_id)
             self.census.sweep(port)
@@ -369,6 +376,8 @@ class Committer:
         self.moving = bool(moved)
         self._moved += moved
         self._finish_checkpoints()
+        self.board.set_counter("duplicates", self._round.duplicates)
+        self.board.set_counter("audit_dropped", self.audit.dropped)
 
     def _file_offsets(self) -> None:
         trouble = self.cursors.file()

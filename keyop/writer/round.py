@@ -16,14 +16,16 @@ from keyop.ipc import layout
 from keyop.ipc.layout import HEAD, MASK, RING_SIZE_BYTES
 from keyop.ipc.ring import HEADER, copy
 from keyop.names import check_channel
-from keyop.protocol import entry, reply
+from keyop.protocol import entry, inbound, reply
 from keyop.protocol.entry import APPEND, SINGLE, SPILL, SYNC, Entry
 from keyop.storage.channel_log import ChannelLog
 from keyop.writer.attached import AttachedPort
+from keyop.writer.audit import Audit
 from keyop.writer.channels import Channels
 from keyop.writer.cursors import Cursor, Cursors
 from keyop.writer.log import Log
 from keyop.writer.refused import Full, Later, Refused, Wait
+from keyop.writer.seen import SeenIds
 from keyop.writer.spill import MAX_BYTES, Spill, Spills
 from keyop.writer.subscriptions import Subscriptions
 
@@ -42,15 +44,25 @@ class Round:
     """The round under way; one object serves all rounds, `clear` begins the next."""
 
     def __init__(
-        self, channels: Channels, cursors: Cursors, subscriptions: Subscriptions, spills: Spills, log: Log
+        self,
+        channels: Channels,
+        cursors: Cursors,
+        subscriptions: Subscriptions,
+        spills: Spills,
+        seen: SeenIds,
+        audit: Audit,
+        log: Log,
     ) -> None:
         self._channels = channels
         self._cursors = cursors
         self._subscriptions = subscriptions
         self._spills = spills
+        self._seen = seen
+        self._audit = audit
         self._log = log
         self.max_bytes = 0
         self.refused = 0
+        self.duplicates = 0
         self.clear()
 
     def clear(self) -> None:
@@ -167,9 +179,12 @@ class Round:
                 raise Refused(reply.MALFORMED)  # planning these may fail
             self._check(port, item)
         at = body
+        known = self.duplicates
         for item in entries:
             at += entry.ENTRY.size + len(item.channel) + len(item.id) + len(item.data)
             self._plan(port, item, after, spill, at - len(item.data))
+        if entries and entries[0].kind == entry.INBOUND:
+            port.reply(after, reply.OK, self.duplicates - known)
         if spill is not None:
             self.spilled.append(spill)
             self.spilled_bytes += len(spill.data)
@@ -196,8 +211,21 @@ class Round:
         elif kind in (entry.FORGET, entry.SET):
             self._check_names(item)
             self._subscriptions.check_unheld(port, item)
+        elif kind == entry.INBOUND:
+            self._check_inbound(item)
+        elif kind == entry.AUDIT:
+            if not item.data.endswith(b"\n"):
+                raise Refused(reply.MALFORMED)
         elif kind not in (entry.CLOSE, entry.CHECKPOINT):
             raise Refused(reply.MALFORMED)
+
+    def _check_inbound(self, item: Entry) -> None:
+        log = self._channels.open(item.channel)
+        inbound.unpack(item.data)
+        try:
+            self._seen.load(item.channel, log.directory)
+        except OSError as error:
+            raise Wait(error) from error
 
     def _check_names(self, item: Entry) -> None:
         """Names become paths. A cursor that this round forgets may be opened by the next one."""
@@ -215,7 +243,15 @@ class Round:
     def _plan(self, port: AttachedPort, item: Entry, after: int, spill: Spill | None, data_at: int) -> None:
         kind = item.kind
         if kind == APPEND:
-            self._plan_lines(item, spill, data_at)
+            self._plan_lines(item.channel, item.data, spill, data_at)
+        elif kind == entry.INBOUND:
+            lines = inbound.unpack(item.data)
+            runs, known = self._seen.unseen(lines)
+            for start, stop in runs:
+                self._plan_lines(item.channel, item.data[start:stop], spill, data_at + start)
+            self.duplicates += known
+        elif kind == entry.AUDIT:
+            self._audit.add(item.data)
         elif kind == entry.CURSOR:
             self.cursors[self._subscriptions.move(item)] = None
         elif kind == entry.OPEN:
@@ -247,14 +283,15 @@ class Round:
             self.checkpoint = True
             port.reply(after, reply.OK, 1)
 
-    def _plan_lines(self, item: Entry, spill: Spill | None, data_at: int) -> None:
-        log = self._channels.by_name[item.channel]
+    def _plan_lines(self, channel: bytes, lines: bytes, spill: Spill | None, at: int) -> None:
+        """Plan whole lines, which stand ``at`` a position of the spill file if there is one."""
+        log = self._channels.by_name[channel]
         if not log.chunks:
             self.logs.append(log)
         if spill is None:
-            log.plan(item.data)
+            log.plan(lines)
         else:
-            log.plan_spilled(spill.name, data_at, item.data)
+            log.plan_spilled(spill.name, at, lines)
 
     # ---- the frame
 

@@ -13,17 +13,20 @@ from keyop.ipc.names import DirectoryIdentity
 from keyop.ipc.semaphore import Semaphore
 from keyop.protocol.writer_options import WriterOptions
 from keyop.storage import disk
+from keyop.storage.audit_file import AuditFile
 from keyop.storage.directory import DataDirectory
 from keyop.storage.file_system import FileSystem
 from keyop.storage.journal import Journal
 from keyop.storage.offsets import list_offsets
 from keyop.storage.recovery import Recovered, free_journal, recover
 from keyop.storage.segments import align_offset
+from keyop.writer.audit import Audit
 from keyop.writer.census import Census
 from keyop.writer.channels import Channels
 from keyop.writer.committer import Committer
 from keyop.writer.cursors import Cursors
 from keyop.writer.log import Log
+from keyop.writer.seen import SeenIds
 from keyop.writer.spill import Spills
 
 Patience = Callable[[OSError, int], None]
@@ -54,7 +57,9 @@ def bring_up(
     spills = Spills(directory.spill)
     _until_it_works(lambda: _finish_recovery(directory, recovered, cursors, spills), board, patience)
     _until_it_works(lambda: Journal.prepare(directory.journal, options.journal_bytes), board, patience)
-    committer = Committer(directory, options, board, wake, census, channels, cursors, spills, log)
+    seen = SeenIds(options.seen_id_lru_size)
+    audit = Audit(AuditFile(directory.audit, options.audit_bytes, options.audit_max_files), log)
+    committer = Committer(directory, options, board, wake, census, channels, cursors, spills, seen, audit, log)
     for granted in (True, False):
         for port in census.ports:
             committer.subscriptions.adopt(port, granted=granted)
