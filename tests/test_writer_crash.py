@@ -6,16 +6,18 @@ import json
 import os
 import random
 import re
+import signal
 import time
 from pathlib import Path
 
 import pytest
 from chain import Chain
-from child import ROOT, Child, eventually, kill_writer
+from child import ROOT, Child, eventually, freeze, kill_writer
 from conftest import leave
 from writers import TINY, Writer
 
 from keyop import Messenger
+from keyop.protocol import entry
 from keyop.protocol.writer_options import WriterOptions
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offset_file import write_offset
@@ -130,6 +132,29 @@ def test_killed_in_a_recovery_of_both_files(data_dir: Path, step: str) -> None:
         published += 1
     lines = b"".join(at.path.read_bytes() for at in list_segments(DataDirectory(data_dir).channel("c"))[0])
     assert [json.loads(line)["payload"]["n"] for line in lines.splitlines()] == list(range(published))
+
+
+@pytest.mark.parametrize("first", ["publish", "checkpoint"])
+@pytest.mark.parametrize("step", ["checkpoint.synced:1", "free.zeroed:1", "free.synced:1", "checkpoint.freed:1"])
+def test_killed_in_a_checkpoint_that_is_asked_for_in_the_round_of_a_publish(
+    data_dir: Path, step: str, first: str
+) -> None:
+    """When the frame is freed the rings know how far it has taken them: nothing is taken twice."""
+    with Writer(data_dir, on_demand=True, env={"KEYOP_CRASH_AT": step}, **TINY) as writer, Messenger(data_dir) as m:
+        m.publish("c", {"n": 0}, payload_type="t")
+        _, line, _ = m._publisher.prepare("c", {"n": 1}, "t", None, None, None)
+        assert line is not None
+        ask = entry.TRANSACTION.pack(0) + entry.encode(entry.CHECKPOINT)
+        with Messenger(data_dir) as other:
+            freeze(writer.process.pid)
+            pair = [(m, line), (other, ask)] if first == "publish" else [(m, ask), (other, line)]
+            for messenger, transaction in [*pair, (m, ask), (m, line)]:
+                last = messenger._attachment.send(transaction)
+            os.kill(writer.process.pid, signal.SIGCONT)
+            assert writer.end() == -9
+            m._attachment.wait(last)
+    lines = b"".join(at.path.read_bytes() for at in list_segments(DataDirectory(data_dir).channel("c"))[0])
+    assert [json.loads(line)["payload"]["n"] for line in lines.splitlines()] == [0, 1, 1]
 
 
 def test_killed_while_a_new_offset_file_is_made(data_dir: Path) -> None:

@@ -215,11 +215,11 @@ class Committer:
                 self._file_offsets()
             return False
         self._commit(this)
-        if this.checkpoint:
-            self.checkpoint()
         if ticked or this.closed or this.buried:
             # Before the answer: who closes a subscription is told when its offset stands in the file.
             self._file_offsets()
+        if this.asking:
+            self._checkpoint_for(this)
         self._settle(this)
         if self.audit.waiting:
             self.audit.flush()
@@ -232,6 +232,14 @@ class Committer:
         if time.perf_counter_ns() - self._looked_ns > _LOOK_EVERY_NS:
             self._look_around()  # under load there is no other time for it
         return True
+
+    def _checkpoint_for(self, this: Round) -> None:
+        """Frees the round's own frame, too: before that, its rings are told how far they are taken, or a successor
+        would take it all again. Who asks is told behind it."""
+        for port in this.ports:
+            if port not in this.asking:
+                port.settle()
+        self.checkpoint()
 
     def _close_segments(self) -> None:
         """More segments are open than there are descriptors for."""

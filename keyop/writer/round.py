@@ -35,7 +35,7 @@ _NEWLINE = ord("\n")
 # What an entry of a spilled transaction takes in the frame, without its channel's name.
 _SPILLED_ENTRY_BYTES = entry.ENTRY.size + entry.SPILL_REFERENCE.size + 24
 # Kinds that come in a transaction of their own.
-_ALONE = (entry.OPEN, entry.SET)
+_ALONE = (entry.OPEN, entry.SET, entry.CHECKPOINT)
 # An id becomes a file's name; the positions of federation peers are longer than a subscriber's.
 _is_id = re.compile(rb"(?!\.)[A-Za-z0-9._-]{1,248}").fullmatch
 
@@ -69,13 +69,14 @@ class Round:
         """Begin an empty round."""
         self.bytes = 0
         self.sync = False
-        self.checkpoint = False
         self.spilled_bytes = 0
         # Why something was left in a ring: a disk, a process whose port is to be swept first, answers not taken.
         self.waiting = False
         self.later = False
         self.unanswered = False
         self.ports: list[AttachedPort] = []
+        # Those that ask for a checkpoint: that is all that is taken from them.
+        self.asking: list[AttachedPort] = []
         self.logs: list[ChannelLog] = []
         self.cursors: dict[Cursor, None] = {}
         self.forgotten: list[Cursor] = []
@@ -126,6 +127,8 @@ class Round:
                     self.sync = True
             elif not self._take_any(port, data, begin, end, after):
                 break
+            elif self.asking:
+                waiting = end
             position = after
             at = end
             port.suspect_since = 0.0
@@ -174,6 +177,8 @@ class Round:
             spill = self._spills.load(data[body:end], MAX_BYTES - self.spilled_bytes)
             data, body, end = spill.data, 0, len(spill.data)
         entries = list(entry.decode(data, body, end))
+        if begin > HEADER.size and entries and entries[0].kind == entry.CHECKPOINT:
+            raise Full
         for item in entries:
             if item.kind in _ALONE and len(entries) > 1:
                 raise Refused(reply.MALFORMED)  # planning these may fail
@@ -280,7 +285,7 @@ class Round:
             self.sync = True
             port.reply(after, reply.OK, cursor.planned)
         else:
-            self.checkpoint = True
+            self.asking.append(port)
             port.reply(after, reply.OK, 1)
 
     def _plan_lines(self, channel: bytes, lines: bytes, spill: Spill | None, at: int) -> None:
