@@ -1,6 +1,7 @@
 """Every exception that keyop raises, in one file.
 
 KeyopError
+├── CertificateError                a certificate or key file cannot be used
 ├── ConfigError                     a configuration key or value is wrong
 ├── ClosedError                     the messenger was closed
 ├── DataDirectoryError              the data directory cannot be used
@@ -11,6 +12,7 @@ KeyopError
 ├── PayloadError (ValueError)       not JSON
 │   ├── MessageTooLarge             the envelope is over storage.max_message_bytes
 │   └── PayloadTypeError            a payload class or type name is unknown, or registered twice
+├── PeerRefused                     the other end's certificate is none that may be there
 ├── PublishError
 │   ├── PublishTimeout              not committed yet; it may still be
 │   ├── PublishRefused              the writer refused the transaction: nothing of it was written
@@ -31,6 +33,10 @@ from __future__ import annotations
 
 class KeyopError(Exception):
     """The root of all errors of this package."""
+
+
+class CertificateError(KeyopError):
+    """A file of a certificate or key cannot be used: damaged, encrypted, no CA, ... The text names the file."""
 
 
 class ConfigError(KeyopError):
@@ -71,6 +77,10 @@ class MessageTooLarge(PayloadError):
 
 class PayloadTypeError(PayloadError):
     """A payload class or type name is not registered, or registered twice."""
+
+
+class PeerRefused(KeyopError):
+    """The certificate of the other end was signed by our CA and still may not be there. The text says why."""
 
 
 class PublishError(KeyopError):
