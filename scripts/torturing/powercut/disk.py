@@ -1,4 +1,4 @@
-"""A disk that remembers: one file, served over FUSE, that logs every write and every flush in the order of their coming.
+"""A disk that remembers: one file, served over FUSE, that logs every write and every flush as they come.
 
 It runs in a process of its own (``python -m torturing.powercut.disk``): a process that wrote to a file system on this
 disk and served the disk as well would wait for itself.
@@ -7,12 +7,12 @@ disk and served the disk as well would wait for itself.
 from __future__ import annotations
 
 import errno
-import json
 import mmap
 import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from struct import Struct
 from typing import Any, Self
@@ -27,8 +27,8 @@ try:
 except (ImportError, OSError):  # without libfuse it cannot be imported
     FUSE, FuseOSError, Operations = None, OSError, object
 
-ENTRY = Struct("<QI")
-"""Of a write: offset and length, then its bytes. Of a flush: 0 and `FLUSH`, and nothing behind it."""
+ENTRY = Struct("<QQI")
+"""Monotonic time in nanoseconds, offset, length, then the bytes of a write; of a flush the length is `FLUSH`."""
 FLUSH = 0xFFFF_FFFF
 MARK = Struct("<Q")
 
@@ -75,11 +75,11 @@ class _RememberingFile(Operations):
         return os.pread(self._fd, size, offset)
 
     def write(self, path: str, data: bytes, offset: int, info: object) -> int:
-        self._remember(ENTRY.pack(offset, len(data)), data)
+        self._remember(ENTRY.pack(time.monotonic_ns(), offset, len(data)), data)
         return os.pwrite(self._fd, data, offset)
 
     def fsync(self, path: str, datasync: int, info: object) -> int:
-        self._remember(ENTRY.pack(0, FLUSH))
+        self._remember(ENTRY.pack(time.monotonic_ns(), 0, FLUSH))
         return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import random
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +40,11 @@ class Recording:
         # Where each write's bytes are: (offset on the disk, place in the log, length); None for a flush.
         self._entries: list[tuple[int, int, int] | None] = []
         self.flushes: list[int] = []
+        self._times_ns: list[int] = []
         at = 0
         while at < size:
-            offset, length = ENTRY.unpack_from(self._log, at)
+            time_ns, offset, length = ENTRY.unpack_from(self._log, at)
+            self._times_ns.append(time_ns)
             at += ENTRY.size
             if length == FLUSH:
                 self.flushes.append(len(self._entries))
@@ -53,6 +56,15 @@ class Recording:
     def __len__(self) -> int:
         """How many writes and flushes there are."""
         return len(self._entries)
+
+    def time_ns(self, point: int) -> int:
+        """When the last entry before a point came, by the monotonic clock; 0 if there is none."""
+        return self._times_ns[point - 1] if point else 0
+
+    def unflushed(self, point: int) -> int:
+        """How many writes had come since the last flush before a point."""
+        number = bisect_left(self.flushes, point)
+        return point - (self.flushes[number - 1] + 1 if number else 0)
 
     def writes(self, begin: int, end: int) -> list[Write]:
         """The writes among the entries of this range."""

@@ -29,6 +29,7 @@ class Room(Generic[T]):
         self.deadline_s = time.monotonic() + timeout_s
         self._timeout_s = timeout_s
         self._said = bytearray()
+        self._ended = False
         self._pipe, theirs = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -41,24 +42,29 @@ class Room(Generic[T]):
         """Can be read when there is something to hear or the child has ended."""
         return self._pipe
 
+    @property
+    def overdue(self) -> bool:
+        """Whether its deadline has passed."""
+        return time.monotonic() >= self.deadline_s
+
     def hear(self) -> bool:
         """Take what it says; whether it has ended."""
         data = os.read(self._pipe, 1 << 20)
         self._said += data
-        return not data
+        self._ended = not data
+        return self._ended
 
     def result(self) -> T:
         """Wait for its end; what the function returned.
 
         Raises what the function raised, as a `RigError` with its traceback, and `Overdue`.
         """
-        while True:
+        while not self._ended:
             left_s = self.deadline_s - time.monotonic()
             if left_s <= 0 or not select.select([self._pipe], [], [], left_s)[0]:
                 self.close()
                 raise Overdue(f"not done in {self._timeout_s:.0f} s")
-            if self.hear():
-                break
+            self.hear()
         self.close()
         if not self._said:
             raise system.RigError("a room ended without a word")

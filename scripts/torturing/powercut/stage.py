@@ -1,0 +1,97 @@
+"""The workload on a disk that remembers: what is recorded is what power cuts are made from."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from torturing.crew import Crew
+from torturing.ledger import Ledger, Note
+from torturing.nursery import Nursery
+from torturing.powercut import points
+from torturing.powercut.disk import Disk
+from torturing.powercut.image import Recording
+from torturing.powercut.mount import FileSystem, make_image, mounted
+from torturing.powercut.points import Step
+from torturing.workload import Plan
+
+DATA = "data"
+"""Where on the disk the data directory lies."""
+_PRELOAD = Path(__file__).parent / "preload"
+_SUBSCRIBERS = ("plain", "chain", "end")
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a workload left behind."""
+
+    first_contents: Path
+    recording: Recording
+    notes: list[Note]
+    steps: list[Step]
+    begin: int
+    """How long the log was before keyop came."""
+
+
+def record(
+    kind: FileSystem, place: Path, plan: Plan, seconds: float, dice: random.Random, *, synced: bool = True
+) -> Recorded:
+    """Run a crew on a new file system for some seconds, with kills and checkpoints in between. ``place`` is a tmpfs.
+
+    Raises `RigError`, `CrewError`, `OverdueError` and `OSError`.
+    """
+    first_contents = place / "first"
+    make_image(kind, first_contents)
+    ledger = Ledger(place / "ledger")
+    steps = place / "steps"
+    (place / "disk").mkdir()
+    with Disk(place / "disk", first_contents) as disk, mounted(kind, disk.path, place / "fs", direct=True):
+        begin = disk.length()
+        with _preloaded(steps, disk.mark, synced), Nursery(place / "log") as nursery:
+            crew = Crew(place / "fs" / DATA, ledger, plan, nursery, seed=dice.randrange(1 << 32), mark=disk.mark)
+            with crew:
+                crew.start()
+                _disturb(crew, seconds, dice)
+    return Recorded(first_contents, Recording(disk.log), list(ledger.notes()), points.read_steps(steps), begin)
+
+
+@contextmanager
+def _preloaded(steps: Path, mark: Path, synced: bool) -> Iterator[None]:
+    """While it lasts, new Python processes begin with what lies in ``preload``."""
+    before = dict(os.environ)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(_PRELOAD), *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ["TORTURE_STEPS"] = str(steps)
+    os.environ["TORTURE_MARK"] = str(mark)
+    if not synced:
+        os.environ["TORTURE_NO_SYNC"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _disturb(crew: Crew, seconds: float, dice: random.Random) -> None:
+    """Let it work, and now and then kill somebody or ask for a checkpoint; at the end all leave, or none does."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, dice.uniform(0.2, 1.2)))
+        crew.look_after()
+        what = dice.choice(("writer", "writer", "publisher", "subscriber", "checkpoint", "nothing"))
+        if what == "writer":
+            crew.kill_writer()
+            crew.start_writer()
+        elif what == "checkpoint" and "checkpoint" not in crew.members:
+            crew.checkpoint()
+        elif what in ("publisher", "subscriber"):
+            name = dice.choice(crew.publishers if what == "publisher" else _SUBSCRIBERS)
+            if name in crew.members and crew.members[name].ready:
+                crew.kill(name)
+                crew.revive(name)
+    if dice.random() < 0.5:
+        crew.stop()
