@@ -11,14 +11,13 @@ import contextlib
 import logging
 import os
 import signal
-import threading
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+from keyop.attachment.acknowledgements import Acknowledgements
 from keyop.attachment.attachment import Attachment
 from keyop.configuration.settings import Settings
 from keyop.messenger import CLOSE_TIMEOUT_S
@@ -57,66 +56,6 @@ class _LoopMessenger(ThreadMessenger):
     @property
     def attachment(self) -> Attachment:
         return self._attachment
-
-
-class _Acknowledgements:
-    """Futures of publishes in flight, resolved as the committed position passes them.
-
-    A thread waits for the writer's semaphore while there are any, and wakes the loop once for each group commit.
-    """
-
-    def __init__(self, attachment: Attachment, loop: asyncio.AbstractEventLoop) -> None:
-        self._attachment = attachment
-        self._loop = loop
-        self._pending: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._some = threading.Event()
-        self._woken = True
-        self._closed = False
-        threading.Thread(target=self._watch, name="keyop-acknowledge", daemon=True).start()
-
-    def future(self, position: int) -> asyncio.Future[None]:
-        """A future that is done when the position is committed."""
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._pending.append((position, future))
-        if self._woken:
-            self._woken = False
-            self._some.set()
-        return future
-
-    def resolve(self) -> None:
-        """On the loop: finish what is committed."""
-        pending = self._pending
-        is_committed = self._attachment.is_committed
-        while pending and is_committed(pending[0][0]):
-            future = pending.popleft()[1]
-            if not future.done():
-                future.set_result(None)
-        if pending:
-            self._some.set()
-        else:
-            self._woken = True
-
-    def _watch(self) -> None:
-        gate = self._attachment.commit_gate
-        while True:
-            self._some.wait()
-            self._some.clear()
-            if self._closed:
-                return
-            try:
-                position = self._pending[0][0]
-            except IndexError:
-                continue
-            gate.wait(lambda p=position: self._closed or self._attachment.is_committed(p))  # type: ignore[misc]
-            try:
-                self._loop.call_soon_threadsafe(self.resolve)
-            except RuntimeError:
-                return  # the loop is closed
-
-    def close(self) -> None:
-        self._closed = True
-        self._some.set()
-        self._attachment.commit_gate.knock()
 
 
 class Transaction:
@@ -179,7 +118,7 @@ class Messenger:
     def _enter(self, core: _LoopMessenger, loop: asyncio.AbstractEventLoop) -> None:
         for name, kind in self._types:
             core.register_payload_type(name, kind)
-        self._acknowledgements = _Acknowledgements(core.attachment, loop)
+        self._acknowledgements = Acknowledgements(core.attachment, loop)
         self._publisher = core.publisher
         self._core = core
 
@@ -262,22 +201,11 @@ class Messenger:
         return ids
 
     async def _commit(self, transaction: bytes, channel: str, must_sync: bool, timeout: float | None) -> None:
-        attachment = self._publisher.attachment
         deadline = None if timeout is None else time.monotonic() + timeout
-        position = attachment.try_send(transaction)
-        if position is None:
-            # The ring is full, the transaction is to be spilled, or the writer has to be found: that may block.
-            position = await asyncio.to_thread(attachment.send, transaction, deadline)
+        position = await self._acknowledgements.send(transaction, deadline)
         if self._publisher.returns_early(position, channel, must_sync):
             return
-        future = self._acknowledgements.future(position)
-        if deadline is None:
-            await future
-        else:
-            try:
-                await asyncio.wait_for(future, max(0.0, deadline - time.monotonic()))
-            except TimeoutError:
-                raise attachment.timed_out(position) from None
+        await self._acknowledgements.committed(position, deadline)
         self._publisher.committed(position, channel)
 
     @contextlib.asynccontextmanager

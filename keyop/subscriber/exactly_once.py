@@ -11,6 +11,7 @@ import time
 from collections import deque
 from typing import Any, NamedTuple
 
+from keyop.attachment.held_cursor import transaction
 from keyop.errors import KeyopError
 from keyop.messages.envelope import BadLine, decode_line, decode_line_raw
 from keyop.messages.message import Message
@@ -152,22 +153,12 @@ class ExactlyOnceSubscription(Subscription):
         if not self._messages:
             return
         old, new, messages = self._cursor, self._bundle_new, self._messages
-        position = self._attachment.send(self._transaction(b"".join(self._entries), old, new))
+        self._entries.append(self._held.move_entry(old, new))
+        position = self._attachment.send(transaction(b"".join(self._entries), entry.SYNC))
         self._entries.clear()
         self._bytes = self._messages = 0
         self._cursor = new
         self._sent.append(_Sent(position, old, new, messages))
-
-    def _transaction(self, entries: bytes, old: int, new: int) -> bytes:
-        self._moves += 1  # a store that follows counts more
-        move = entry.encode(
-            entry.CURSOR,
-            *self._key,
-            flags=entry.EXACTLY_ONCE,
-            value=new,
-            data=entry.CURSOR_MOVE.pack(old, self._moves),
-        )
-        return entry.TRANSACTION.pack(entry.SYNC) + entries + move
 
     def _settle(self, *, wait: bool) -> None:
         """Look at what was committed; with ``wait``, at all that was sent. Raises `_Rewound`."""
@@ -245,7 +236,8 @@ class ExactlyOnceSubscription(Subscription):
 
     def _commit_alone(self, entries: bytes) -> None:
         """Commit one message's output and its move. Raises the refusal, or `_Rewound` if the cursor is another."""
-        position = self._attachment.send(self._transaction(entries, self._cursor, self._behind))
+        move = self._held.move_entry(self._cursor, self._behind)
+        position = self._attachment.send(transaction(entries + move, entry.SYNC))
         self._attachment.wait(position)
         for code, value in self._attachment.replies.answers(position):
             if code == reply.STALE_CURSOR:

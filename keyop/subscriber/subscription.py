@@ -13,7 +13,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from keyop.attachment.attachment import Attachment
-from keyop.errors import KeyopError, PublishTimeout, RetryLater
+from keyop.attachment.held_cursor import HeldCursor, transaction
+from keyop.attachment.tail import Tail
+from keyop.errors import KeyopError, RetryLater
 from keyop.ipc.layout import SLOT_COUNTER_NAMES
 from keyop.messages.dead_letter import encode_dead_letter
 from keyop.messages.envelope import BadLine, Envelope, Fault, decode_line, decode_line_raw, line_ts_ns
@@ -25,7 +27,6 @@ from keyop.publishing.handling import Handling, handling
 from keyop.storage.segment_reader import Batch, SegmentReader, first_offset_since
 from keyop.subscriber.delivery import Advance, Answer, DeadLetter, Delivery, Run, Stay, Wait
 from keyop.subscriber.options import SubscribeOptions
-from keyop.subscriber.tail import Tail
 
 # A line that does not parse is looked at again after this; further from the end than that it is what it is.
 _SECOND_LOOK_S = 0.01
@@ -59,11 +60,10 @@ class Subscription:
         self._types = types
         self._invoke = invoke
         self._options = options
-        self._key = (channel.encode(), id.encode())
+        self._held = HeldCursor(attachment, channel, id)
         self._delivery = Delivery(options.policy, dead_letters=not is_dead_letter(channel))
         self._handling = Handling()
         self._stopping = False
-        self._moves = 0
         self._offset = 0
         # A predecessor's attempts at a message, and where that lies.
         self._carried = (0, 0)
@@ -78,30 +78,10 @@ class Subscription:
 
     def open(self) -> None:
         """Have the writer grant the subscription. Raises `SubscriberBusy`, `OffsetDamaged`, `WriterUnavailable`."""
-        flags = entry.EXACTLY_ONCE if self._options.exactly_once else 0
-        self._generation = self._attachment.generation
-        self._slot = self._attachment.take_slot(*self._key, flags)
-        try:
-            opening = entry.OPENING.pack(0, 1, self._slot.index)
-            start = self._start_offset()
-            if start is None:
-                flags |= entry.AT_LATEST
-            item = entry.encode(entry.OPEN, *self._key, flags=flags, value=start or 0, data=opening)
-            offset, moves, attempts, attempts_offset = self._attachment.transact(_transaction(0, item), self.channel)
-        except Exception:
-            self._slot.vacate()
-            raise
-        except BaseException:
-            # Interrupted, and perhaps granted: the slot stays, the writer may be looking at it.
-            self._attachment.send(_transaction(0, entry.encode(entry.CLOSE, *self._key, value=self._slot.index)))
-            raise
-        self._granted = offset
-        self._offset, self._moves = offset, moves
-        self._carried = (attempts_offset, attempts)
-        self._store = self._slot.cursor_writer()
-        self._move(offset, attempts if attempts_offset == offset else 0)
-        self._slot.grant()
-        self._tail = Tail(self._attachment, self.channel, offset, self._count_skipped, self._count_damaged)
+        granted = self._held.open(self._start_offset(), exactly_once=self._options.exactly_once)
+        self._offset = self._granted = granted.offset
+        self._carried = (granted.attempts_offset, granted.attempts)
+        self._tail = Tail(self._attachment, self.channel, self._offset, self._count_skipped, self._count_damaged)
         self._pass_over_old()
 
     def _start_offset(self) -> int | None:
@@ -164,7 +144,8 @@ class Subscription:
         spin_us = self._attachment.settings.ipc.spin_us
         spin = 0
         while not self._stopping:
-            self._refresh_slot()
+            if self._held.refresh():
+                self._move(self._offset, 0)
             batch = tail.read()
             if batch is not None:
                 self._handle_batch(batch)
@@ -209,7 +190,7 @@ class Subscription:
         """Deliver lines one after the other. The plain case, a first attempt that succeeds, is all in this loop."""
         raw = bool(self._types) or self._options.require_type
         decode = decode_line_raw if raw else decode_line
-        invoke, store, under_way = self._invoke, self._store, self._handling
+        invoke, held, under_way = self._invoke, self._held, self._handling
         offset = batch.start
         handled = 0
         carried_offset = self._carried[0] if self._carried[1] else -1
@@ -222,8 +203,8 @@ class Subscription:
                 else:
                     message = Message(envelope, envelope.payload, offset)  # type: ignore[arg-type, union-attr]
                     under_way.message = message
-                    self._moves = moves = self._moves + 1
-                    store(moves, offset, 1)
+                    held.moves = moves = held.moves + 1
+                    held.store(moves, offset, 1)
                     self._offset = offset
                     try:
                         invoke(message)
@@ -386,32 +367,22 @@ class Subscription:
         return self._delivery.dead_lettered()
 
     def _commit_dead_letter(self, append: bytes, channel: str, behind: int) -> None:
-        data = entry.CURSOR_MOVE.pack(self._offset, self._moves + 1)
-        move = entry.encode(entry.CURSOR, *self._key, value=behind, data=data)
-        self._attachment.transact(_transaction(entry.SYNC, append + move), channel)
+        move = self._held.move_entry(self._offset, behind)
+        self._attachment.transact(transaction(append + move, entry.SYNC), channel)
 
     # ---- cursor and counters
 
     def _move(self, offset: int, attempts: int) -> None:
-        self._moves += 1
-        self._store(self._moves, offset, attempts)
+        self._held.move(offset, attempts)
 
     def _advance_to(self, offset: int) -> None:
         self._offset = offset
         self._move(offset, 0)
 
-    def _refresh_slot(self) -> None:
-        """Shared memory may have been made anew under this subscription."""
-        if self._attachment.generation != self._generation:
-            self._generation = self._attachment.generation
-            self._slot = self._attachment.slot(self._slot.index)
-            self._store = self._slot.cursor_writer()
-            self._move(self._offset, 0)
-
     def _count(self, name: str, more: int) -> None:
         if more:
             self.totals[name] = total = self.totals[name] + more
-            self._slot.count(name, total)
+            self._held.count(name, total)
 
     def _count_skipped(self, skipped_bytes: int) -> None:
         self._count("skipped_bytes", skipped_bytes)
@@ -452,17 +423,8 @@ class Subscription:
 
         The thread has ended. Raises `PublishTimeout` if the writer does not commit it in time.
         """
-        kind = entry.FORGET if forget else entry.CLOSE
         self._tail.close()
-        item = entry.encode(kind, *self._key, value=self._slot.index)
-        try:
-            self._attachment.transact(_transaction(0, item), self.channel, deadline)
-        except PublishTimeout:
-            raise  # the slot stays taken: the writer has not read its last word yet
-        except KeyopError:
-            self._slot.vacate()
-            raise
-        self._slot.vacate()
+        self._held.close(forget=forget, deadline=deadline)
 
 
 def _asks_for_later(error: BaseException | None) -> bool:
@@ -483,10 +445,6 @@ def _describe(error: BaseException) -> str:
         return f"{name}: {error}"
     except Exception as failure:
         return f"{name} (its text raised {type(failure).__name__})"
-
-
-def _transaction(flags: int, entries: bytes) -> bytes:
-    return entry.TRANSACTION.pack(flags) + entries
 
 
 def _ns(time_: datetime) -> int:

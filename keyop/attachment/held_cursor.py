@@ -1,0 +1,106 @@
+"""A cursor that this process holds: the writer has granted it, and it stands in a slot of the process's port.
+
+Subscribers and federation peers are the same here: a channel, an id, and how far it has come. The file is the writer's.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from keyop.attachment.attachment import Attachment
+from keyop.errors import KeyopError, PublishTimeout
+from keyop.protocol import entry
+
+
+class Granted(NamedTuple):
+    """What the writer knew of the cursor when it granted it."""
+
+    offset: int
+    attempts: int
+    """Attempts that a predecessor began at the message at ``attempts_offset``."""
+    attempts_offset: int
+
+
+class HeldCursor:
+    """`open` it, `move` it, `close` it. ``moves`` counts the stores: of two claims the one with more is the truth."""
+
+    __slots__ = ("_attachment", "_flags", "_generation", "_slot", "channel", "id", "key", "moves", "store")
+
+    def __init__(self, attachment: Attachment, channel: str, id: str) -> None:
+        self._attachment = attachment
+        self.channel = channel
+        self.id = id
+        self.key = (channel.encode(), id.encode())
+        self.moves = 0
+
+    def open(self, start: int | None, *, exactly_once: bool = False) -> Granted:
+        """Have the writer grant it; ``start`` is for a new id, None is the channel's end.
+
+        Raises `SubscriberBusy`, `OffsetDamaged`, `WriterUnavailable`.
+        """
+        self._flags = flags = entry.EXACTLY_ONCE if exactly_once else 0
+        self._generation = self._attachment.generation
+        self._slot = self._attachment.take_slot(*self.key, flags)
+        try:
+            if start is None:
+                flags |= entry.AT_LATEST
+            opening = entry.OPENING.pack(0, 1, self._slot.index)
+            item = entry.encode(entry.OPEN, *self.key, flags=flags, value=start or 0, data=opening)
+            offset, moves, attempts, attempts_offset = self._attachment.transact(transaction(item), self.channel)
+        except Exception:
+            self._slot.vacate()
+            raise
+        except BaseException:
+            # Interrupted, and perhaps granted: the slot stays, the writer may be looking at it.
+            self._attachment.send(transaction(entry.encode(entry.CLOSE, *self.key, value=self._slot.index)))
+            raise
+        self.moves = moves
+        self.store = self._slot.cursor_writer()
+        self.move(offset, attempts if attempts_offset == offset else 0)
+        self._slot.grant()
+        return Granted(offset, attempts, attempts_offset)
+
+    def move(self, offset: int, attempts: int = 0) -> None:
+        """Store where the next message begins, and the attempts begun at it."""
+        self.moves += 1
+        self.store(self.moves, offset, attempts)
+
+    def move_entry(self, old: int, new: int) -> bytes:
+        """A move as part of a transaction, which is refused if the cursor is not at ``old``."""
+        self.moves += 1  # a store that follows counts more
+        data = entry.CURSOR_MOVE.pack(old, self.moves)
+        return entry.encode(entry.CURSOR, *self.key, flags=self._flags, value=new, data=data)
+
+    def refresh(self) -> bool:
+        """Shared memory may have been made anew under it; whether it was: then `move` has to be called."""
+        if self._attachment.generation == self._generation:
+            return False
+        self._generation = self._attachment.generation
+        self._slot = self._attachment.slot(self._slot.index)
+        self.store = self._slot.cursor_writer()
+        return True
+
+    def count(self, name: str, total: int) -> None:
+        """Store a counter's new total, see `layout.SLOT_COUNTER_NAMES`."""
+        self._slot.count(name, total)
+
+    def close(self, *, forget: bool = False, deadline: float | None = None) -> None:
+        """Give it back to the writer, with its last word; ``forget`` deletes it.
+
+        Raises `PublishTimeout` if the writer does not commit it in time.
+        """
+        kind = entry.FORGET if forget else entry.CLOSE
+        item = entry.encode(kind, *self.key, value=self._slot.index)
+        try:
+            self._attachment.transact(transaction(item), self.channel, deadline)
+        except PublishTimeout:
+            raise  # the slot stays taken: the writer has not read its last word yet
+        except KeyopError:
+            self._slot.vacate()
+            raise
+        self._slot.vacate()
+
+
+def transaction(entries: bytes, flags: int = 0) -> bytes:
+    """Entries as a transaction."""
+    return entry.TRANSACTION.pack(flags) + entries
