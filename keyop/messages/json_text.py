@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from keyop.errors import PayloadError
 
@@ -174,13 +174,33 @@ def _refuse_constant(name: str) -> Any:
 _scan_value = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 
 
+class Member(NamedTuple):
+    """One member of a JSON object, and where it stands."""
+
+    key: str
+    value: Any
+    text: str
+    """The value's own text."""
+    start: int
+    """Where the key begins, in characters."""
+    value_start: int
+    """Where the value begins."""
+    value_end: int
+    """Behind the value."""
+
+
 def scan_object(text: str) -> list[tuple[str, Any, str]]:
     """The members of one JSON object in their order, repeated keys too: key, value, and the value's own text.
 
     A lone surrogate in a value becomes U+FFFD, as in Go. Raises NotAnObject for anything but exactly one object.
     """
+    return [member[:3] for member in scan_members(text)]
+
+
+def scan_members(text: str) -> list[Member]:
+    """Like scan_object, with their places. Raises NotAnObject."""
     try:
-        return _scan_object(text)
+        return _scan_members(text)
     except IndexError:
         raise NotAnObject("the object does not end") from None
     except RecursionError:
@@ -191,31 +211,32 @@ def scan_object(text: str) -> list[tuple[str, Any, str]]:
         raise NotAnObject(str(error)) from None
 
 
-def _scan_object(text: str) -> list[tuple[str, Any, str]]:
-    members: list[tuple[str, Any, str]] = []
+def _scan_members(text: str) -> list[Member]:
+    members: list[Member] = []
     place = _behind("{", text, 0)
     while text[place] != "}":
         if members:
             place = _behind(",", text, place)
-        member, place = _scan_member(text, place)
+        member = _scan_member(text, place)
         members.append(member)
+        place = _skip_blanks(text, member.value_end)
     place = _behind("}", text, place)
     if place != len(text):
         raise NotAnObject(f"something follows the object at {place}")
     return members
 
 
-def _scan_member(text: str, place: int) -> tuple[tuple[str, Any, str], int]:
-    if text[place] != '"':
-        raise NotAnObject(f"a key expected at {place}")
-    key, place = _scan_value(text, place)
-    place = _behind(":", text, place)
-    value, end = _scan_value(text, place)
-    value_text = text[place:end]
+def _scan_member(text: str, start: int) -> Member:
+    if text[start] != '"':
+        raise NotAnObject(f"a key expected at {start}")
+    key, place = _scan_value(text, start)
+    value_start = _behind(":", text, place)
+    value, end = _scan_value(text, value_start)
+    value_text = text[value_start:end]
     if _may_have_lone_surrogate(value_text):
         value = _without_lone_surrogates(value)
         value_text = _encode(value).decode()
-    return (_without_lone_surrogates(key), value, value_text), _skip_blanks(text, end)
+    return Member(_without_lone_surrogates(key), value, value_text, start, value_start, end)
 
 
 def _behind(character: str, text: str, place: int) -> int:

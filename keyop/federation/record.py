@@ -1,0 +1,137 @@
+"""One record: an envelope as hub and client see it, who need its id, channel and route and never its payload."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from keyop.messages.envelope import readable_text
+from keyop.messages.json_text import HAVE_MSGSPEC, Member, NotAnObject, scan_members
+
+_VERSION = 1
+
+if HAVE_MSGSPEC and not TYPE_CHECKING:
+    import msgspec
+
+    # All keys are here so that each has the right type, which makes a line good or bad. Unknown ones are forbidden
+    # since one of them may be a known key in another case, which counts: that is decided the slow way.
+    class Head(msgspec.Struct, forbid_unknown_fields=True, gc=False, frozen=True):
+        v: Literal[1]
+        id: str = ""
+        ts: str = ""
+        channel: str = ""
+        origin: str = ""
+        payload_type: str = ""
+        correlation_id: str = ""
+        service_name: str = ""
+        route: tuple[str, ...] = ()
+        payload: msgspec.Raw = msgspec.Raw(b"null")
+
+    # Raw is checked for being JSON and passed over; nothing is made of it.
+    read_head = msgspec.json.Decoder(Head).decode
+    EMPTY_HEAD = Head(1)
+else:
+    from dataclasses import dataclass
+
+    @dataclass(slots=True, frozen=True)
+    class Head:
+        """What is known of an envelope. A missing key is empty. With msgspec it is a Struct of the same attributes."""
+
+        v: Literal[1]
+        id: str = ""
+        ts: str = ""
+        channel: str = ""
+        origin: str = ""
+        payload_type: str = ""
+        correlation_id: str = ""
+        service_name: str = ""
+        route: tuple[str, ...] = ()
+        payload: Any = b""
+        """Something whose `bytes()` are the payload's own text, or empty where that is not known."""
+
+    def read_head(line: bytes) -> Head:
+        """Read an envelope of the usual form; raises for whatever has to be looked at more closely."""
+        raise NotAnObject("the usual way needs msgspec")
+
+    EMPTY_HEAD = Head(1)
+
+
+class Fault(enum.Enum):
+    """Why a record is not kept."""
+
+    UNREADABLE = "unreadable"
+    """Not an envelope: not JSON, no object, a key of the wrong type."""
+    OTHER_VERSION = "other version"
+    """An envelope of another version. It has id and channel if those are texts there, too."""
+    TOO_BIG = "too_big"
+    """Longer than this side accepts."""
+
+
+class Record(NamedTuple):
+    """One record of a frame, or one line of a segment."""
+
+    line: bytes
+    """The envelope's bytes without a newline; none inside of it either. Empty if the fault is TOO_BIG."""
+    head: Head
+    """What is known of it."""
+    fault: Fault | None = None
+    """None: it is good."""
+    detail: str = ""
+    """What is wrong, for log and audit."""
+
+
+def read_record(line: bytes, max_bytes: int) -> Record:
+    """Read one line; never raises. Payloads are not decoded, but they are checked for being JSON."""
+    if b"\n" in line:
+        # Between two tokens any blank will do, and on disk a newline would end the line.
+        line = line.replace(b"\n", b" ")
+    try:
+        head = read_head(line)
+    except Exception:  # whatever the usual way stumbles over, the slow one decides
+        record = _read_slowly(line)
+    else:
+        record = Record(line, head)
+    if len(line) > max_bytes:
+        return Record(b"", record.head, Fault.TOO_BIG, f"reason=too_big bytes={len(line)}")
+    return record
+
+
+_TEXT_KEYS = frozenset(("id", "ts", "channel", "origin", "payload_type", "correlation_id", "service_name"))
+
+
+def _read_slowly(line: bytes) -> Record:
+    try:
+        members = scan_members(readable_text(line))
+    except NotAnObject as error:
+        return Record(line, EMPTY_HEAD, Fault.UNREADABLE, f"not a JSON object: {error}")
+    return _judge(line, members)
+
+
+def _judge(line: bytes, members: list[Member]) -> Record:
+    version: Any = None
+    fields: dict[str, Any] = {}
+    wrong = ""
+    for member in members:
+        key, value = member.key.casefold(), member.value
+        if value is None:
+            continue
+        if key == "v":
+            version = value
+        elif key == "route":
+            if isinstance(value, list) and all(item is None or isinstance(item, str) for item in value):
+                fields[key] = tuple(item or "" for item in value)
+            else:
+                wrong = key
+        elif key in _TEXT_KEYS:
+            if isinstance(value, str):
+                fields[key] = value
+            else:
+                wrong = key
+    head = Head(1, **fields)
+    if version is not None and type(version) is not int:
+        return Record(line, head, Fault.UNREADABLE, f"v is {version!r:.40}, not an integer")
+    if version != _VERSION:
+        return Record(line, head, Fault.OTHER_VERSION, "v is missing" if version is None else f"v is {version}")
+    if wrong:
+        return Record(line, head, Fault.UNREADABLE, f"the value of {wrong} has the wrong type")
+    return Record(line, head)
