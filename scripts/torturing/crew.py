@@ -71,7 +71,7 @@ class Crew:
         self._seed = str(seed)
         self._mark = str(mark) if mark is not None else None
         self._lives: Counter[str] = Counter()
-        self._killed: set[int] = set()
+        self._writer_status: int | None = None
         # pids of writers that said that they are open, and of those that belong to us.
         self._open_writers: set[int] = set()
 
@@ -82,9 +82,12 @@ class Crew:
         """Their names."""
         return [f"p{number}" for number in range(1, self.plan.publishers + 1)]
 
-    def start(self) -> None:
-        """Writer and subscribers first, so that nothing is removed before everybody has an offset."""
-        self.start_writer()
+    def start(self, crash_at: str = "") -> None:
+        """Writer and subscribers first, so that nothing is removed before everybody has an offset.
+
+        ``crash_at``: the writer's, see `start_writer`.
+        """
+        self.start_writer(crash_at)
         for name in _SUBSCRIBERS:
             self.revive(name)
         self.until_ready(*_SUBSCRIBERS)
@@ -93,6 +96,7 @@ class Crew:
 
     def start_writer(self, crash_at: str = "") -> None:
         """A writer, which kills itself at a step: ``frame.written:3``. It may find that somebody else was quicker."""
+        self._writer_status = None
         self._begin("writer", "writer", crash_at)
 
     def revive(self, name: str) -> None:
@@ -149,6 +153,20 @@ class Crew:
             self._dismiss(name)
         return name not in self.members
 
+    def writer_ended(self, seconds: float, *, while_starting: bool = False) -> int | None:
+        """Wait until the writer that was started ends; its exit status, None if it lives on.
+
+        ``while_starting``: not when it is open.
+        """
+        deadline_s = time.monotonic() + seconds
+        while "writer" in self.members and time.monotonic() < deadline_s:
+            self._read()
+            self.look_after()
+            if while_starting and "writer" in self.members and self.members["writer"].pid in self._open_writers:
+                break
+            self.nursery.wait_for_any(_LOOK_S)
+        return self._writer_status
+
     def checkpoint(self) -> str:
         """Start what ``keyop checkpoint`` does, in a process of its own; its name."""
         return self._begin("checkpoint", "checkpoint").name
@@ -158,7 +176,6 @@ class Crew:
     def kill(self, name: str) -> None:
         """SIGKILL, and wait until it has ended."""
         member = self.members.pop(name)
-        self._killed.add(member.pid)
         _signal(member.pid, signal.SIGKILL)
         self.nursery.wait(member.pid, time.monotonic() + DEADLINE_S)
         self._let_go(member.pid)
@@ -170,6 +187,10 @@ class Crew:
     def _writer_lives(self) -> bool:
         return lease.is_held(self.directory / "run" / lease.WRITER_LOCK)
 
+    def _writer_comes(self) -> bool:
+        """Whether a writer lives, or is being started."""
+        return lease.is_held(self.directory / "run" / lease.SPAWN_LOCK) or self._writer_lives()
+
     def kill_writer(self) -> bool:
         """SIGKILL whatever writer there is, ours or not; whether there was one."""
         pid = self.writer_pid()
@@ -177,7 +198,6 @@ class Crew:
             _signal(pid, signal.SIGKILL)
         ours = self.members.pop("writer", None)
         if ours is not None:
-            self._killed.add(ours.pid)
             _signal(ours.pid, signal.SIGKILL)
             self.nursery.wait(ours.pid, time.monotonic() + DEADLINE_S)
             self._let_go(ours.pid)
@@ -214,7 +234,7 @@ class Crew:
             pid = self.writer_pid()
             if pid is not None:
                 _signal(pid, signal.SIGTERM)
-            return pid is None and not self._writer_lives()
+            return pid is None and not self._writer_comes()
 
         self._until(left, "the writer gone")
         self.finished("writer")
@@ -225,7 +245,7 @@ class Crew:
             if name != "writer":
                 self.kill(name)
         deadline_s = time.monotonic() + DEADLINE_S
-        while self.kill_writer() or lease.is_held(self.directory / "run" / lease.SPAWN_LOCK):
+        while self.kill_writer() or self._writer_comes():
             if time.monotonic() > deadline_s:
                 raise OverdueError("writers come again and again, though nobody is attached")
             time.sleep(_LOOK_S)
@@ -276,12 +296,14 @@ class Crew:
         """See that nobody has ended who should not have. Raises `CrewError`."""
         for name, member in list(self.members.items()):
             status = self.nursery.ended(member.pid)
-            if status is not None and (status or member.role == "writer"):
+            if status is not None and (status or member.role in ("writer", "checkpoint")):
                 self._dismiss(name)
 
     def _dismiss(self, name: str) -> None:
         member = self.members.pop(name)
         status = self.nursery.ended(member.pid)
+        if member.role == "writer":
+            self._writer_status = status
         self._let_go(member.pid)
         allowed = (0, 69, -signal.SIGKILL) if member.role == "writer" else (0,)
         if status not in allowed:
@@ -289,7 +311,6 @@ class Crew:
             raise CrewError(f"{name} (life {member.life}) ended with {status}: {said}")
 
     def _let_go(self, pid: int) -> None:
-        self._killed.discard(pid)
         self._open_writers.discard(pid)
         self.nursery.forget(pid)
 

@@ -121,7 +121,7 @@ class Nursery:
 
 
 def _serve(connection: socket.socket) -> None:
-    import torturing.workload  # noqa: F401  (what its children need)
+    import torturing.lives  # noqa: F401  (what its children need)
 
     waking, woken = os.pipe()
     os.set_blocking(waking, False)
@@ -170,7 +170,8 @@ def _tell_ends(connection: socket.socket, children: set[int]) -> None:
 
 def _live(data: bytes) -> None:
     """A child's whole life. Never returns."""
-    from torturing.workload import ROLES, Assignment
+    from torturing.lives import ROLES
+    from torturing.workload import Assignment
 
     code = 1
     try:
