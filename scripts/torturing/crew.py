@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections import Counter
@@ -13,37 +12,18 @@ from typing import Self
 
 from keyop.inspection import presence
 from keyop.ipc import lease
-from keyop.ipc.names import PREFIX, DirectoryIdentity
 from keyop.storage.directory import DataDirectory
 from torturing.ledger import Ledger
+from torturing.member import CrewError, Member, OverdueError, last_lines, send
 from torturing.nursery import Nursery
+from torturing.shared_memory import shared_memory, sweep_shared_memory
 from torturing.workload import Assignment, Plan
+
+__all__ = ["Crew", "CrewError", "OverdueError", "drain", "last_lines", "shared_memory", "sweep_shared_memory"]
 
 DEADLINE_S = 30.0
 _LOOK_S = 0.003
 _SUBSCRIBERS = ("plain", "chain", "end")
-_SHM = Path("/dev/shm")
-
-
-class CrewError(RuntimeError):
-    """A process ended that should not have: with an exception, or a writer with its exit code."""
-
-
-class OverdueError(RuntimeError):
-    """Something did not come within its deadline: a hang."""
-
-
-class Member:
-    """One process of the crew, in one of its lives."""
-
-    __slots__ = ("life", "name", "pid", "ready", "role")
-
-    def __init__(self, name: str, role: str, life: int, pid: int) -> None:
-        self.name = name
-        self.role = role
-        self.life = life
-        self.pid = pid
-        self.ready = False
 
 
 class Crew:
@@ -176,7 +156,7 @@ class Crew:
     def kill(self, name: str) -> None:
         """SIGKILL, and wait until it has ended."""
         member = self.members.pop(name)
-        _signal(member.pid, signal.SIGKILL)
+        send(member.pid, signal.SIGKILL)
         self.nursery.wait(member.pid, time.monotonic() + DEADLINE_S)
         self._let_go(member.pid)
 
@@ -195,10 +175,10 @@ class Crew:
         """SIGKILL whatever writer there is, ours or not; whether there was one."""
         pid = self.writer_pid()
         if pid is not None:
-            _signal(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
         ours = self.members.pop("writer", None)
         if ours is not None:
-            _signal(ours.pid, signal.SIGKILL)
+            send(ours.pid, signal.SIGKILL)
             self.nursery.wait(ours.pid, time.monotonic() + DEADLINE_S)
             self._let_go(ours.pid)
         self._until(lambda: self.writer_pid() != pid or pid is None, "the lock of a killed writer fallen")
@@ -226,14 +206,14 @@ class Crew:
         present = [name for name in names if name in self.members]
         self.until_ready(*present)  # before, a signal would end it at once
         for name in present:
-            _signal(self.members[name].pid, number)
+            send(self.members[name].pid, number)
         self.finished(*present)
 
     def _end_writer(self) -> None:
         def left() -> bool:
             pid = self.writer_pid()
             if pid is not None:
-                _signal(pid, signal.SIGTERM)
+                send(pid, signal.SIGTERM)
             return pid is None and not self._writer_comes()
 
         self._until(left, "the writer gone")
@@ -255,7 +235,7 @@ class Crew:
         """Have every process write its stacks to the nursery's log."""
         for member in self.members.values():
             if self.nursery.ended(member.pid) is None:
-                _signal(member.pid, signal.SIGUSR2)
+                send(member.pid, signal.SIGUSR2)
 
     def __enter__(self) -> Self:
         return self
@@ -336,34 +316,3 @@ def drain(
         crew.abandon()
         raise
     return crew.recovered_ms
-
-
-def shared_memory(directory: Path) -> list[Path]:
-    """The objects of a data directory in /dev/shm."""
-    run = directory / "run"
-    if not (run / "id").exists():
-        return []
-    key = DirectoryIdentity(run).key
-    return sorted(_SHM.glob(f"*{PREFIX[1:]}{key}-*"))
-
-
-def sweep_shared_memory(directory: Path) -> None:
-    """Remove them: a power cut does. Nobody may be attached. While it is mounted: the names come from its device."""
-    for path in shared_memory(directory):
-        path.unlink(missing_ok=True)
-
-
-def last_lines(log: Path, count: int = 12) -> str:
-    """The end of a log, on one line."""
-    try:
-        lines = log.read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return " | ".join(line.strip() for line in lines[-count:])
-
-
-def _signal(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass

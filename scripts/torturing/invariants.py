@@ -10,42 +10,22 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 from keyop.errors import KeyopError
 from keyop.inspection import at_rest, verification
 from keyop.storage.directory import DataDirectory
+from torturing.account import INPUTS, Account, Letter, Name, published
 from torturing.findings import Violation
 from torturing.ledger import Ledger, Note
-from torturing.records import ChannelContents, read_channels
+from torturing.records import ChannelContents
 from torturing.workload import SUBSCRIPTIONS, Plan, is_whole
 
 After = Literal["kill", "power cut"]
 
 _NAMED = 8
-_KILLED = "the process ended during attempt"
-_INPUTS = ("in", "other")
 # No subscriber: nothing of them may be removed.
 _KEPT = ("copy", "in.dead-letter", "out.dead-letter", "other.dead-letter")
-
-
-class Name(NamedTuple):
-    """A message of the workload."""
-
-    who: str
-    life: int
-    number: int
-
-    def __str__(self) -> str:
-        return f"{self.who}/{self.life}/{self.number}"
-
-
-class Letter(NamedTuple):
-    """A dead letter."""
-
-    of: Name
-    by: str
-    error: str
 
 
 def check(
@@ -83,18 +63,12 @@ class _Checker:
         self.violations: list[Violation] = []
         self._directory = directory
         self._notes = notes
+        account = Account(directory, notes)
         self._plan = plan
         self._after = after
         self._synced_before_ns = synced_before_ns
-        self._channels = read_channels(directory)
-        # Where each message stands, or stood before its segment was removed; and what it said.
-        self._places: dict[str, dict[Name, set[int]]] = {
-            name: defaultdict(set) for name in (*_INPUTS, "out", "copy", *self._channels)
-        }
-        self._said: dict[Name, dict[str, Any]] = {}
-        self._letters: list[Letter] = []
-        self._handled: dict[str, set[Name]] = {id: set() for id in SUBSCRIPTIONS}
-        self._collect()
+        self._channels, self._places, self._said = account.channels, account.places, account.said
+        self._letters, self._handled = account.letters, account.handled
 
     @property
     def _exact(self) -> bool:
@@ -105,40 +79,6 @@ class _Checker:
         named = [str(item) for item in items]
         rest = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
         self.violations.append(Violation(kind, text + ": " * bool(named) + ", ".join(named[:_NAMED]) + rest))
-
-    # ---- what is there
-
-    def _collect(self) -> None:
-        for channel, contents in self._channels.items():
-            for record in contents.records:
-                said = record.payload
-                if channel.endswith(".dead-letter"):
-                    self._letters.append(_letter(said))
-                    continue
-                name = _name(said)
-                self._places[channel][name].add(record.offset)
-                if channel in _INPUTS:
-                    self._said[name] = said
-        for note in self._notes:
-            if note["what"] in ("handled", "failed"):
-                self._collect_note(note)
-        for letter in self._letters:
-            channel = SUBSCRIPTIONS.get(letter.by, "")
-            if self._first(channel) > 0 and letter.of not in self._places.get(channel, {}):
-                # Killed before it noted anything, and its segment is gone.
-                self._places[channel][letter.of] = set()
-
-    def _collect_note(self, note: Note) -> None:
-        name = Name(*note["of"])
-        channel = note["channel"]
-        if note["what"] == "handled":
-            self._handled[note["by"]].add(name)
-        if note["at"] < self._first(channel):
-            self._places[channel][name].add(note["at"])
-
-    def _first(self, channel: str) -> int:
-        contents = self._channels.get(channel)
-        return contents.first if contents is not None else 0
 
     # ---- files
 
@@ -192,7 +132,7 @@ class _Checker:
     def _required(self) -> Iterator[tuple[str, Name]]:
         """What has to be there."""
         if self._exact:
-            yield from (each for note in self._notes for each in _published(note))
+            yield from (each for note in self._notes for each in published(note))
             return
         # Periodic, after a power cut. A process's messages are committed in order: a sync covers all before it.
         lives: dict[tuple[str, int], list[Note]] = defaultdict(list)
@@ -201,7 +141,7 @@ class _Checker:
                 lives[note["who"], note["life"]].append(note)
         for notes in lives.values():
             last = max((number for number, note in enumerate(notes) if self._is_synced(note)), default=-1)
-            yield from (each for note in notes[: last + 1] for each in _published(note))
+            yield from (each for note in notes[: last + 1] for each in published(note))
 
     def _is_synced(self, note: Note) -> bool:
         before_ns = self._synced_before_ns
@@ -222,10 +162,10 @@ class _Checker:
         """A process has one publish under way at a time: of what it was not told, at most that may be there."""
         told: dict[tuple[str, int], set[int]] = defaultdict(set)
         for note in self._notes:
-            for _channel, name in _published(note):
+            for _channel, name in published(note):
                 told[name.who, name.life].add(name.number)
         untold: dict[tuple[str, int], set[int]] = defaultdict(set)
-        for channel in _INPUTS:
+        for channel in INPUTS:
             for name in self._places[channel]:
                 if name.number not in told[name.who, name.life]:
                     untold[name.who, name.life].add(name.number)
@@ -240,7 +180,7 @@ class _Checker:
 
     def check_order(self) -> None:
         """Of one publisher, in each channel; and the chain keeps it; and handlers see it so for the first time."""
-        for channel in (*_INPUTS, "out", "copy"):
+        for channel in (*INPUTS, "out", "copy"):
             at = sorted((min(offsets), name) for name, offsets in self._places[channel].items() if offsets)
             self._check_ascending(f"in {channel}", (name for _offset, name in at))
         for id in SUBSCRIPTIONS:
@@ -262,7 +202,7 @@ class _Checker:
 
     def check_groups(self) -> None:
         """``atomic`` stands whole or not at all; so do batches, but after a power cut those that were not synced."""
-        there = {name.__class__(*name) for channel in _INPUTS for name in self._places[channel]}
+        there = {name for channel in INPUTS for name in self._places[channel]}
         groups = {
             (name.who, name.life, said["group"]["first"], said["group"]["size"]): said["group"]["kind"]
             for name, said in self._said.items()
@@ -289,11 +229,11 @@ class _Checker:
                 continue
             unhandled = []
             for name in self._places[channel]:
-                fails = channel == "in" and _fails(name) == id
+                fails = channel == "in" and name.fails == id
                 letter = dead.get((id, name))
                 if letter is None and (fails or name not in self._handled[id]):
                     unhandled.append(name)
-                elif letter is not None and not fails and not letter.error.startswith(_KILLED):
+                elif letter is not None and not fails and not letter.of_a_killed:
                     self._say("given up", f"{name} by {id}: {letter.error}")
             if unhandled:
                 self._say("unhandled", f"{len(unhandled)} messages by {id}", unhandled)
@@ -311,11 +251,11 @@ class _Checker:
         missing, spare, unlike = [], [], []
         for name in inputs:
             letter = dead.get(name)
-            if letter is None and (name not in outputs or _fails(name) == "chain"):
+            if letter is None and (name not in outputs or name.fails == "chain"):
                 missing.append(name)
             elif letter is not None and name in outputs:
                 spare.append(name)
-            elif letter is not None and _fails(name) != "chain" and not letter.error.startswith(_KILLED):
+            elif letter is not None and name.fails != "chain" and not letter.of_a_killed:
                 self._say("given up", f"{name} by chain: {letter.error}")
             if (name in outputs and name.number % 5 == 0) != (name in copies):
                 unlike.append(name)
@@ -358,30 +298,6 @@ class _Checker:
             self._say("verify", "a writer runs, though it was told to leave")
         elif not rest:
             self._say("not at rest", "the journal is live after a clean stop")
-
-
-def _name(said: dict[str, Any]) -> Name:
-    return Name(said.get("from", "?"), said.get("life", -1), said.get("n", -1))
-
-
-def _letter(said: dict[str, Any]) -> Letter:
-    original = said.get("original") or {}
-    return Letter(_name(original.get("payload") or {}), said.get("subscriber", "?"), said.get("last_error", ""))
-
-
-def _fails(name: Name) -> str:
-    """Who fails with it for good."""
-    return "plain" if name.number % 53 == 52 else "chain" if name.number % 59 == 58 else ""
-
-
-def _published(note: Note) -> Iterator[tuple[str, Name]]:
-    """Channel and name of all that a note says was acknowledged."""
-    if note["what"] == "published":
-        for number in note["ns"]:
-            yield note["channel"], Name(note["who"], note["life"], number)
-    elif note["what"] == "atomic":
-        for channel, number in note["parts"]:
-            yield channel, Name(note["who"], note["life"], number)
 
 
 def _told(note: Note) -> str:

@@ -18,11 +18,13 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from torturing.crew import Crew, CrewError, OverdueError, shared_memory
+from torturing.crew import Crew
 from torturing.findings import Progress, Report, Violation, keep
 from torturing.invariants import check
 from torturing.ledger import Ledger
+from torturing.member import CrewError, OverdueError
 from torturing.nursery import Nursery, NurseryError
+from torturing.shared_memory import shared_memory
 from torturing.workload import Plan
 
 SAMPLE = ["--kills", "120", "--each", "60"]

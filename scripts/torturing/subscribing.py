@@ -80,10 +80,10 @@ class Subscriber:
         def handle(message: Message[Any]) -> None:
             said = message.payload
             what = "handled"
-            if failing(said["n"]) == id:
-                what = "failed"
-            elif not is_whole(said):
+            if not is_whole(said):
                 what = "garbled"
+            elif failing(said["n"]) == id:
+                what = "failed"
             name = [said.get("from"), said.get("life"), said.get("n")]
             self._notes.note(what, by=id, channel=channel, of=name, at=message.offset, attempt=message.attempt)
             if what == "failed":
