@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MIB = 1_048_576
+ROUTE_ROOM_BYTES = 4_096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,5 +56,5 @@ class Limits:
 
     @property
     def record_bytes(self) -> int:
-        """Longest record to accept or send, in bytes."""
-        return min(self.max_batch_bytes, self.max_line_bytes)
+        """Longest record to accept or send, in bytes. The two names that taking it over adds still have room."""
+        return min(self.max_batch_bytes, self.max_line_bytes - ROUTE_ROOM_BYTES)

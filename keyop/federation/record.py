@@ -3,57 +3,13 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+from keyop.federation.head import EMPTY_HEAD, Head, read_head
 from keyop.messages.envelope import readable_text
-from keyop.messages.json_text import HAVE_MSGSPEC, Member, NotAnObject, scan_members
+from keyop.messages.json_text import Member, NotAnObject, scan_members
 
 _VERSION = 1
-
-if HAVE_MSGSPEC and not TYPE_CHECKING:
-    import msgspec
-
-    # All keys are here so that each has the right type, which makes a line good or bad. Unknown ones are forbidden
-    # since one of them may be a known key in another case, which counts: that is decided the slow way.
-    class Head(msgspec.Struct, forbid_unknown_fields=True, gc=False, frozen=True):
-        v: Literal[1]
-        id: str = ""
-        ts: str = ""
-        channel: str = ""
-        origin: str = ""
-        payload_type: str = ""
-        correlation_id: str = ""
-        service_name: str = ""
-        route: tuple[str, ...] = ()
-        payload: msgspec.Raw = msgspec.Raw(b"null")
-
-    # Raw is checked for being JSON and passed over; nothing is made of it.
-    read_head = msgspec.json.Decoder(Head).decode
-    EMPTY_HEAD = Head(1)
-else:
-    from dataclasses import dataclass
-
-    @dataclass(slots=True, frozen=True)
-    class Head:
-        """What is known of an envelope. A missing key is empty. With msgspec it is a Struct of the same attributes."""
-
-        v: Literal[1]
-        id: str = ""
-        ts: str = ""
-        channel: str = ""
-        origin: str = ""
-        payload_type: str = ""
-        correlation_id: str = ""
-        service_name: str = ""
-        route: tuple[str, ...] = ()
-        payload: Any = b""
-        """Something whose `bytes()` are the payload's own text, or empty where that is not known."""
-
-    def read_head(line: bytes) -> Head:
-        """Read an envelope of the usual form; raises for whatever has to be looked at more closely."""
-        raise NotAnObject("the usual way needs msgspec")
-
-    EMPTY_HEAD = Head(1)
 
 
 class Fault(enum.Enum):

@@ -14,7 +14,7 @@ import enum
 
 from keyop.federation.record import Fault, Record, read_record
 from keyop.federation.wire import ANY_VERSION
-from keyop.messages.envelope import readable_text
+from keyop.messages.envelope import BadLine, decode_line_raw, readable_text
 from keyop.messages.json_text import quote, scan_members
 from keyop.names import REPLAY_SUFFIX
 
@@ -57,9 +57,12 @@ class Link:
     def outbound(self, line: bytes) -> tuple[Record, Stays | None]:
         """Look at a line of a segment (without its newline): the record to send, and why it stays here, if it does.
 
-        Send `record.line`.
+        Send `record.line`. Of half an envelope with a whole one behind it, as the Go program up to 1.12 leaves it
+        after a crash, that is the whole one.
         """
         record = read_record(line, self._record_bytes)
+        if record.fault is Fault.UNREADABLE:
+            record = self._whole_end(line) or record
         if record.fault is not None and not (record.fault is Fault.OTHER_VERSION and self._any_version):
             return record, Stays[record.fault.name]
         head = record.head
@@ -68,6 +71,12 @@ class Link:
         if head.channel.endswith(REPLAY_SUFFIX):
             return record, Stays.REPLAY
         return record, None
+
+    def _whole_end(self, line: bytes) -> Record | None:
+        found = decode_line_raw(line)
+        if isinstance(found, BadLine) and found.envelope is not None:
+            return read_record(line[found.start :], self._record_bytes)
+        return None
 
     def is_loop(self, record: Record) -> bool:
         """Whether a record from the peer was here before: drop it, and audit `loop_dropped`."""

@@ -406,7 +406,7 @@ class Session:
 
     def _receive_hello(self, text: str) -> None:
         limits = self._limits
-        if len(text) > limits.handshake_bytes:
+        if len(text.encode("utf-8", "replace")) > limits.handshake_bytes:
             raise WireError(f"handshake of more than {limits.handshake_bytes:,} bytes", CloseCode.TOO_BIG)
         role = "client" if self.role == "hub" else "hub"
         hello = read_hello(text, role, self._own_features, limits.subscribe_names)

@@ -8,12 +8,13 @@ may come when is the business of `keyop.federation.session`.
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import Any, NamedTuple
 
 from keyop.errors import NameRuleError
-from keyop.messages.json_text import decode_json, quote
+from keyop.messages.json_text import quote
 from keyop.names import REPLAY_SUFFIX, check_channel
 
 VERSION = "1"
@@ -152,6 +153,9 @@ def _subscribe_list(names: Any, max_names: int) -> tuple[tuple[str, ...], list[A
 
 
 def _is_federated(name: Any) -> bool:
+    # Not the check's own look at the type: it shows what it refuses, and a list may be nested too deep to be shown.
+    if not isinstance(name, str):
+        return False
     try:
         return not check_channel(name).endswith(REPLAY_SUFFIX)
     except NameRuleError:
@@ -205,16 +209,17 @@ def spans(frame: bytes) -> Iterator[tuple[int, int]]:
 
 
 def cut_reason(reason: str) -> str:
-    """`reason`, short enough for a close."""
-    text = _clean(reason)
-    if len(text) <= MAX_REASON_BYTES and text.isascii():
-        return text
+    """`reason` as one line, short enough for a close."""
+    text = _clean(reason[:MAX_REASON_BYTES])
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else "?" for character in text)
     return text.encode()[:MAX_REASON_BYTES].decode("utf-8", "ignore")
 
 
 def _object(text: str, what: str) -> dict[str, Any]:
     try:
-        members = decode_json(text.encode())
+        # Not msgspec: it takes no half characters, which the Go program does.
+        members = json.loads(text)
     except RecursionError:
         raise WireError(f"{what}: nested too deep") from None
     except ValueError:
