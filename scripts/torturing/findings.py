@@ -28,6 +28,8 @@ class Violation:
     """What to give to the command to see it again, as far as processes allow that."""
     kept: str = ""
     """Where the directory or image was kept."""
+    count: int = 1
+    """How many messages, lines, … it is about."""
 
     def __str__(self) -> str:
         where = "".join(f" [{word} {value}]" for word, value in (("seed", self.seed), ("kept", self.kept)) if value)
@@ -68,6 +70,14 @@ class Report:
         self.took_s = time.monotonic() - self.began_s
         return self
 
+    def must_have_found(self, kind: str, control: str) -> None:
+        """For a control, where something is wrong on purpose: what was found is well; nothing is the violation."""
+        found = sum(violation.count for violation in self.violations if violation.kind == kind)
+        self.notes.append(f"control, {control}: {found} {kind}")
+        self.violations.clear()
+        if not found:
+            self.violations.append(Violation("control", f"{control}: nothing {kind} was found"))
+
     @property
     def exit_code(self) -> int:
         """1 if there was any violation."""
@@ -75,7 +85,9 @@ class Report:
 
     def line(self) -> str:
         """The summary: runs, what was counted, losses, recoveries."""
-        kinds = Counter(violation.kind for violation in self.violations)
+        kinds: Counter[str] = Counter()
+        for violation in self.violations:
+            kinds[violation.kind] += violation.count
         others = {kind: count for kind, count in kinds.items() if kind not in LOSSES}
         words = [f"{self.attack}: {self.runs:,} in {self.took_s:.0f} s"]
         words += [f"{count:,} {what}" for what, count in self.counts.items()]

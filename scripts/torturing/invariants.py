@@ -78,7 +78,8 @@ class _Checker:
     def _say(self, kind: str, text: str, items: Iterable[object] = ()) -> None:
         named = [str(item) for item in items]
         rest = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-        self.violations.append(Violation(kind, text + ": " * bool(named) + ", ".join(named[:_NAMED]) + rest))
+        whole = text + ": " * bool(named) + ", ".join(named[:_NAMED]) + rest
+        self.violations.append(Violation(kind, whole, count=len(named) or 1))
 
     # ---- files
 

@@ -16,12 +16,14 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from torturing.crew import Crew
 from torturing.findings import Progress, Report, Violation, keep
 from torturing.invariants import check
 from torturing.ledger import Ledger
+from torturing.lives import FLAWS
 from torturing.member import CrewError, OverdueError
 from torturing.nursery import Nursery, NurseryError
 from torturing.shared_memory import shared_memory
@@ -80,6 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of the command line."""
     parser.add_argument("--kills", type=int, default=1000, metavar="N", help="how many in all; 1000 unless told")
     parser.add_argument("--lanes", type=int, default=2, metavar="N", help="directories at the same time; 2 unless told")
+    parser.add_argument(
+        "--flaw", choices=sorted(FLAWS), help="a control: writers that do this wrong, which has to show"
+    )
     parser.add_argument("--each", type=int, default=100, metavar="N", help="how many on one directory; 100 unless told")
 
 
@@ -121,7 +126,7 @@ class _Run:
                 room.mkdir()
                 number = int(room.name)
                 kills = min(self._arguments.each, self._arguments.kills - number * self._arguments.each)
-                living = LivingDirectory(room, nursery, self._arguments.seed, number)
+                living = LivingDirectory(room, nursery, self._arguments.seed, number, self._arguments.flaw or "")
                 found = living.run(kills)
                 with self._lock:
                     self._take(number, room, living, found, log)
@@ -147,17 +152,19 @@ class _Run:
         never = steps_in_the_code() - self._at_steps.keys()
         if never:
             self._report.notes.append("never at: " + ", ".join(sorted(never)))
+        if self._arguments.flaw:
+            self._report.must_have_found(FLAWS[self._arguments.flaw].costs, self._arguments.flaw)
         return self._report.finish()
 
 
 class LivingDirectory:
     """One directory under kills."""
 
-    def __init__(self, room: Path, nursery: Nursery, seed: int, number: int) -> None:
+    def __init__(self, room: Path, nursery: Nursery, seed: int, number: int, flaw: str = "") -> None:
         self.kills: Counter[str] = Counter()
         self.at_steps: Counter[str] = Counter()
         self._chance = random.Random(f"{seed}/{number}")
-        self._plan = _plan(self._chance)
+        self._plan = replace(_plan(self._chance), flaw=flaw)
         (room / "plan.json").write_text(json.dumps(self._plan.as_dict(), indent=1))
         self._ledger = Ledger(room / "ledger")
         self._directory = room / "data"

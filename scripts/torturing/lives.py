@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from keyop.errors import WriterBusy, WriterUnavailable
 from keyop.inspection import at_rest
+from keyop.ipc import lease, port
 from keyop.protocol.writer_options import WriterOptions
 from keyop.storage import disk
 from keyop.writer import process as writer_process
 from keyop.writer import retention
+from keyop.writer.attached import AttachedPort
+from keyop.writer.census import Census
 from keyop.writer.log import Log
 from torturing.orders import CLOSE_TIMEOUT_S
 from torturing.publishing import Publisher
@@ -62,6 +65,8 @@ def writer(assignment: Assignment) -> int:
         # Looked at when the module was imported, long ago.
         os.environ["KEYOP_CRASH_AT"] = assignment.crash_at
         disk.step = disk._crash_step
+    if assignment.plan.flaw:
+        FLAWS[assignment.plan.flaw].make()
     retention.EVERY_S = 0.2 if assignment.plan.compaction else 1e9
     notes = assignment.notebook()
     began_s = time.monotonic()
@@ -77,6 +82,37 @@ def writer(assignment: Assignment) -> int:
     options = WriterOptions.from_settings(assignment.plan.settings(assignment.data_dir))
     return writer_process.run(options, on_demand=True, log=Log("text", "info"))
 
+
+def _forget_rings() -> None:
+    AttachedPort.take_over = lambda *_: False  # type: ignore[method-assign]
+
+
+def _leave_rings() -> None:
+    sweep = Census.sweep_orphans
+
+    def sweep_all(census: Census) -> None:
+        for path in census._run_dir.glob(f"{lease.PORT_PREFIX}*"):
+            if lease.remove_fallen(path):
+                port.remove(census._identity, path.name.removeprefix(lease.PORT_PREFIX))
+        sweep(census)
+
+    Census.sweep_orphans = sweep_all  # type: ignore[method-assign]
+
+
+class Flaw(NamedTuple):
+    """Something that a writer does wrong on purpose, so that one sees the rig find it."""
+
+    make: Callable[[], None]
+    costs: str
+    """What kind of violation has to be found."""
+
+
+FLAWS = {
+    # After a recovery it takes what the frames hold from the rings again.
+    "forget rings": Flaw(_forget_rings, "doubled"),
+    # When it starts it removes the ports of dead processes, whatever their rings hold.
+    "leave rings": Flaw(_leave_rings, "lost"),
+}
 
 ROLES: dict[str, Callable[[Assignment], int | None]] = {
     role.__name__: role for role in (publisher, plain, chain, end, drainer, checkpoint, writer)

@@ -42,6 +42,8 @@ class Plan:
     limit: int = 0
     """After so many publishes a publisher ends by itself; 0: when it is told to."""
     idle_exit_s: float = 5.0
+    flaw: str = ""
+    """For a control: what the writers do wrong on purpose, see `torturing.lives.FLAWS`."""
 
     @property
     def strict(self) -> bool:
