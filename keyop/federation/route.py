@@ -49,7 +49,8 @@ class Link:
         self.peer_name = peer_name
         self.is_namesake = own_name == peer_name
         """Both certificates have the same name. The route says nothing then: only ids stop loops."""
-        self._any_version = ANY_VERSION in features
+        self.any_version = ANY_VERSION in features
+        """Whether envelopes of other versions pass over this link."""
         self._record_bytes = record_bytes
         self._kept_texts: dict[tuple[str, ...], bytes] = {}
         self._grown_texts: dict[tuple[str, ...], bytes] = {}
@@ -63,7 +64,7 @@ class Link:
         record = read_record(line, self._record_bytes)
         if record.fault is Fault.UNREADABLE:
             record = self._whole_end(line) or record
-        if record.fault is not None and not (record.fault is Fault.OTHER_VERSION and self._any_version):
+        if record.fault is not None and not (record.fault is Fault.OTHER_VERSION and self.any_version):
             return record, Stays[record.fault.name]
         head = record.head
         if head.route and self.peer_name in head.route and not self.is_namesake:

@@ -13,6 +13,9 @@ from struct import Struct
 
 _COUNT = Struct("<I")
 _LINE = Struct("<QI")  # hash of the id, length of the line with its newline
+LINE_BYTES = _LINE.size
+"""What each line adds to the entry beside itself."""
+
 # As every release and this package write it; a line that begins otherwise comes from nobody who could send it again.
 _find_id = re.compile(rb'\{"v":1,"id":"([^"\\]+)"').match
 

@@ -1,0 +1,106 @@
+"""Lines of the audit log: who came and went, which messages passed in which direction, what was refused and why.
+
+They go through the ring to the writer, who owns the file. They never hold up a message: where the ring has no room they
+are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Literal
+
+from keyop.attachment.attachment import Attachment
+from keyop.errors import KeyopError, PayloadError
+from keyop.messages.json_text import quote
+from keyop.protocol import entry
+
+Direction = Literal["inbound", "outbound"]
+
+_MAX_LINES_BYTES = 64 * 1024
+_SAY_EVERY_S = 5.0
+
+
+class Audit:
+    """Writes audit records for one hub or client process."""
+
+    def __init__(self, attachment: Attachment, logger: logging.Logger) -> None:
+        self._attachment = attachment
+        self._log = logger
+        self.dropped = 0
+        """Records that could not be handed to the writer."""
+        self._said_s = float("-inf")
+
+    def event(
+        self,
+        event: str,
+        *,
+        message_id: str = "",
+        channel: str = "",
+        direction: Direction | None = None,
+        peer: str = "",
+        peer_addr: str = "",
+        detail: str = "",
+    ) -> None:
+        """Write one record. Empty keys are left out."""
+        record = {
+            "ts": _now(),
+            "event": event,
+            "message_id": message_id,
+            "channel": channel,
+            "direction": direction,
+            "peer": peer,
+            "peer_addr": peer_addr,
+            "detail": detail,
+        }
+        text = json.dumps({key: value for key, value in record.items() if value}, separators=(",", ":"))
+        self._send(text.encode() + b"\n")
+
+    def forwarded(
+        self, direction: Direction, peer: str, messages: Iterable[tuple[str, str]], took_s: float | None = None
+    ) -> None:
+        """Write a ``forward`` record for each message (channel, id); ``took_s``: how long its batch was under way."""
+        head = f'{{"ts":"{_now()}","event":"forward","message_id":'.encode()
+        tail = b',"direction":"%b","peer":%b' % (direction.encode(), _text(peer))
+        tail += b"}\n" if took_s is None else b',"send_duration_ms":%b}\n' % f"{took_s * 1000:.3f}".encode()
+        lines: list[bytes] = []
+        length = 0
+        for channel, id in messages:
+            line = head + _text(id) + b',"channel":' + _text(channel) + tail
+            lines.append(line)
+            length += len(line)
+            if length > _MAX_LINES_BYTES:
+                self._send(b"".join(lines))
+                lines.clear()
+                length = 0
+        if lines:
+            self._send(b"".join(lines))
+
+    def _send(self, lines: bytes) -> None:
+        try:
+            position = self._attachment.try_send(entry.TRANSACTION.pack(0) + entry.encode(entry.AUDIT, data=lines))
+        except KeyopError:
+            position = None
+        if position is None:
+            self.dropped += lines.count(b"\n")
+            now_s = time.monotonic()
+            if now_s - self._said_s > _SAY_EVERY_S:
+                self._said_s = now_s
+                self._log.warning("%d audit records were dropped: the writer does not keep up", self.dropped)
+        else:
+            # Nobody asks for an answer to it.
+            self._attachment.replies.expected.discard(position)
+
+
+def _text(value: str) -> bytes:
+    try:
+        return quote(value)
+    except PayloadError:
+        return json.dumps(value).encode()  # a lone surrogate, which a peer may send
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

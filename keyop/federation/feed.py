@@ -1,0 +1,164 @@
+"""One channel on its way to one peer: lines behind the peer's position, which moves as the peer acknowledges."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from keyop.attachment.attachment import Attachment
+from keyop.attachment.held_cursor import HeldCursor
+from keyop.attachment.tail import Tail
+from keyop.federation.record import Record
+from keyop.federation.route import Link, Stays
+from keyop.storage.segments import channel_end
+
+# A line that does not parse is looked at again after this; further from the end than that it is what it is.
+_SECOND_LOOK_S = 0.01
+_SETTLED_BYTES = 1 << 20
+
+OnStay = Callable[[str, Record, Stays], None]
+OnGap = Callable[[str, int, int], None]
+
+
+class Feed:
+    """The channel as the peer gets it. `take` gives lines, `acknowledged` and `rewind` say what became of them."""
+
+    def __init__(self, attachment: Attachment, channel: str, position_id: str, on_stay: OnStay, on_gap: OnGap) -> None:
+        """``on_stay(channel, record, why)`` hears of each line that is not sent, ``on_gap(channel, from, to)`` of
+        offsets that were removed before they were sent.
+        """
+        self.channel = channel
+        self._attachment = attachment
+        self._held = HeldCursor(attachment, channel, position_id)
+        self._on_stay = on_stay
+        self._on_gap = on_gap
+        self._lines: list[bytes] = []
+        self._next = 0
+        self._read_to = 0
+        # Where what is in flight ends, by batch.
+        self._in_flight: deque[tuple[int, int]] = deque()
+        self._doubt: tuple[int, float] = (-1, 0.0)
+        self.position = 0
+        """Everything before this global offset is acknowledged, or not for the peer."""
+
+    def open(self, start: int | None) -> None:
+        """Have the writer grant the position; ``start`` is for a new one, None is the channel's end. Blocks.
+
+        Raises `SubscriberBusy`, `WriterUnavailable`.
+        """
+        self.position = self._read_to = self._held.open(start).offset
+        self._tail = Tail(self._attachment, self.channel, self.position, self._skipped, lambda: None)
+
+    def take(self, link: Link, max_bytes: int) -> list[Record]:
+        """Records for the peer, up to a number of bytes (at least one, if there is one). Raises `OSError`."""
+        taken: list[Record] = []
+        room = max_bytes
+        while room > 0 and self._have_lines():
+            line = self._lines[self._next]
+            record, stays = link.outbound(line)
+            if stays is None:
+                if taken and len(record.line) + 4 > room:
+                    break
+                taken.append(record)
+                room -= len(record.line) + 4
+            elif stays is Stays.UNREADABLE and self._in_doubt():
+                break
+            else:
+                self._on_stay(self.channel, record, stays)
+            self._next += 1
+            self._read_to += len(line) + 1
+        if not taken:
+            self._pass_over()
+        return taken
+
+    def _have_lines(self) -> bool:
+        if self._next < len(self._lines):
+            return True
+        if self._held.refresh():
+            self._held.move(self.position)
+        batch = self._tail.read()
+        if batch is None:
+            return False
+        self._lines, self._next, self._read_to = batch.lines, 0, batch.start
+        return True
+
+    def _in_doubt(self) -> bool:
+        """Whether the next line may be one that is still being written: it is read again a little later."""
+        if self._tail.offset - self._read_to > _SETTLED_BYTES:
+            return False
+        offset, since_s = self._doubt
+        now_s = time.monotonic()
+        if offset != self._read_to:
+            self._doubt = (self._read_to, now_s)
+        elif now_s - since_s >= _SECOND_LOOK_S:
+            return False
+        self._seek(self._read_to)
+        return True
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether to look again soon although nothing has grown."""
+        return self._doubt[0] == self._read_to
+
+    def _pass_over(self) -> None:
+        """What was read and stays here counts as done with, behind what is under way."""
+        if self._in_flight:
+            self._in_flight[-1] = (self._in_flight[-1][0], self._read_to)
+        elif self._read_to > self.position:
+            self._move(self._read_to)
+
+    def sent(self, number: int) -> None:
+        """What was taken last is under way as (part of) a batch."""
+        self._in_flight.append((number, self._read_to))
+
+    def acknowledged(self, number: int) -> None:
+        """The peer has a batch: the position moves behind what it held of this channel."""
+        if self._in_flight and self._in_flight[0][0] == number:
+            self._move(self._in_flight.popleft()[1])
+
+    def _move(self, offset: int) -> None:
+        self.position = offset
+        self._held.move(offset)
+
+    def rewind(self) -> None:
+        """The connection is gone: go on behind what was acknowledged."""
+        self._in_flight.clear()
+        self._seek(self.position)
+
+    def _seek(self, offset: int) -> None:
+        self._lines, self._next, self._read_to = [], 0, offset
+        self._tail.seek(offset)
+
+    def _skipped(self, skipped_bytes: int) -> None:
+        to = self._tail.offset
+        self._on_gap(self.channel, to - skipped_bytes, to)
+
+    @property
+    def behind_bytes(self) -> int:
+        """How much of the channel is not acknowledged."""
+        return max(0, self._attachment.channel_end(self.channel) - self.position)
+
+    def close(self, deadline: float | None = None, *, forget: bool = False) -> None:
+        """Give the position back to the writer. Blocks. Raises `KeyopError`."""
+        self._tail.close()
+        self._held.close(deadline=deadline, forget=forget)
+
+
+def start_of_new(attachment: Attachment, channel: str, position_id: str, raw_id: str) -> int | None:
+    """Where a position that does not exist yet begins: None for the channel's end.
+
+    Go releases up to 1.21 wrote the file under the peer's raw name: what it says is gone on from. Raises `OSError`.
+    """
+    directory = attachment.directory
+    if "/" in raw_id or raw_id == position_id:
+        return None
+    try:
+        text = directory.offset_file(channel, raw_id).read_text()
+    except (OSError, UnicodeDecodeError, ValueError):
+        return None
+    try:
+        offset = int(text)
+    except ValueError:
+        return None
+    return min(max(0, offset), channel_end(directory.channel(channel)))

@@ -1,0 +1,95 @@
+"""Channels that have grown, told to an event loop: one thread waits on the port's semaphore for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+from keyop.attachment.attachment import Attachment
+from keyop.ipc.board import Board
+
+
+class News:
+    """Calls ``listener(channels)`` on the loop when channels have grown, and with all of them twice a second.
+
+    The board is a hint: what it does not say is found at the next tick.
+    """
+
+    def __init__(
+        self, attachment: Attachment, loop: asyncio.AbstractEventLoop, listener: Callable[[set[str]], None]
+    ) -> None:
+        self._attachment = attachment
+        self._loop = loop
+        self._listener = listener
+        self._lock = threading.Lock()
+        self._followed: dict[str, int] = {}
+        # The end last seen of each followed channel, and its place on the board that was looked at.
+        self._ends: dict[str, int | None] = {}
+        self._places: dict[str, int | None] = {}
+        self._board: Board | None = None
+        self._ticks = attachment.ticks
+        self._closed = False
+        threading.Thread(target=self._watch, name="keyop-news", daemon=True).start()
+
+    def follow(self, channel: str) -> None:
+        """Listen for a channel; as often as it is followed it has to be left."""
+        with self._lock:
+            self._followed[channel] = self._followed.get(channel, 0) + 1
+        self._attachment.data_gate.knock()
+
+    def leave(self, channel: str) -> None:
+        """Listen for it no more."""
+        with self._lock:
+            self._followed[channel] -= 1
+            if not self._followed[channel]:
+                del self._followed[channel]
+                self._ends.pop(channel, None)
+                self._places.pop(channel, None)
+
+    def _watch(self) -> None:
+        gate = self._attachment.data_gate
+        while True:
+            gate.wait(self._any)
+            if self._closed:
+                return
+            grown = self._grown()
+            if grown:
+                try:
+                    self._loop.call_soon_threadsafe(self._listener, grown)
+                except RuntimeError:
+                    return  # the loop is closed
+
+    def _any(self) -> bool:
+        if self._closed or self._attachment.ticks != self._ticks:
+            return True
+        with self._lock:
+            return any(self._end(channel) != self._ends.get(channel) for channel in self._followed)
+
+    def _grown(self) -> set[str]:
+        with self._lock:
+            ticks = self._attachment.ticks
+            if ticks != self._ticks:
+                self._ticks = ticks
+                grown = set(self._followed)
+            else:
+                grown = {channel for channel in self._followed if self._end(channel) != self._ends.get(channel)}
+            for channel in grown:
+                self._ends[channel] = self._end(channel)
+            return grown
+
+    def _end(self, channel: str) -> int | None:
+        board = self._attachment.writer.board
+        if board is not self._board:
+            self._board = board
+            self._places.clear()
+        place = self._places.get(channel)
+        if place is None:
+            place = board.find(channel.encode())
+            self._places[channel] = place
+        return None if place is None else board.end(place)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        self._attachment.data_gate.knock()

@@ -1,0 +1,186 @@
+"""What one peer is to get: its channels in turn, a batch at a time, and its positions as it acknowledges."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from keyop.attachment.attachment import Attachment
+from keyop.errors import KeyopError
+from keyop.federation.audit import Audit
+from keyop.federation.feed import Feed, start_of_new
+from keyop.federation.limits import Limits
+from keyop.federation.record import Record
+from keyop.federation.route import Link, Stays
+from keyop.federation.wire import PIPELINED
+
+# A turn of one channel: small enough that a channel with a backlog of a day holds up nobody's fresh messages.
+TURN_BYTES = 128 * 1024
+# With a peer that takes one batch at a time, which costs a round trip and a sync of its disk each.
+SINGLE_TURN_BYTES = 1 << 20
+
+
+class Parcel:
+    """Records of one batch, and the feeds that they came from."""
+
+    __slots__ = ("feeds", "records", "size_bytes")
+
+    def __init__(self) -> None:
+        self.feeds: list[Feed] = []
+        self.records: list[Record] = []
+        self.size_bytes = 0
+
+    @property
+    def lines(self) -> list[bytes]:
+        """What to send."""
+        return [record.line for record in self.records]
+
+
+class Outbound:
+    """The sending half of one connection. All but `open` and `close` is called on the loop and does not block."""
+
+    def __init__(
+        self,
+        attachment: Attachment,
+        link: Link,
+        channels: Iterable[str],
+        position_id: str,
+        raw_id: str,
+        limits: Limits,
+        audit: Audit,
+        *,
+        peer: str,
+    ) -> None:
+        """``position_id``: as `PositionNames` gives it. ``raw_id``: the same name unsanitised.
+
+        ``peer``: its name in the audit log.
+        """
+        self._attachment = attachment
+        self._link = link
+        self._position_id = position_id
+        self._raw_id = raw_id
+        self._limits = limits
+        self._audit = audit
+        self._peer = peer
+        self._turn_bytes = TURN_BYTES
+        self.feeds = {channel: Feed(attachment, channel, position_id, self._stays, self._gap) for channel in channels}
+        # Feeds that may have something, in the order of their turns.
+        self._ready: dict[str, None] = dict.fromkeys(self.feeds)
+        self._under_way: dict[int, Parcel] = {}
+        self.too_big = 0
+        """Records that were passed over because the peer would not take them."""
+        self.held = 0
+        """Records that the peer has already, by their route."""
+
+    async def open(self) -> None:
+        """Open all positions. Raises `SubscriberBusy`, `WriterUnavailable`; nothing stays open then."""
+        await asyncio.to_thread(self._open)
+
+    def _open(self) -> None:
+        opened: list[Feed] = []
+        try:
+            for channel, feed in self.feeds.items():
+                feed.open(start_of_new(self._attachment, channel, self._position_id, self._raw_id))
+                opened.append(feed)
+        except BaseException:
+            for feed in opened:
+                feed.close()
+            raise
+
+    def connected(self, features: frozenset[str]) -> None:
+        """A connection begins, or begins anew: what was under way is sent again."""
+        pipelined = PIPELINED in features
+        self._turn_bytes = min(TURN_BYTES if pipelined else SINGLE_TURN_BYTES, self._limits.max_batch_bytes)
+        self._under_way.clear()
+        for feed in self.feeds.values():
+            feed.rewind()
+        self._ready = dict.fromkeys(self.feeds)
+
+    def grown(self, channels: Iterable[str]) -> bool:
+        """Channels have grown; whether any of them is for this peer."""
+        concerned = [channel for channel in channels if channel in self.feeds]
+        for channel in concerned:
+            self._ready.setdefault(channel)
+        return bool(concerned)
+
+    def collect(self) -> Parcel | None:
+        """The next batch; None if there is nothing to send now. Raises `OSError`.
+
+        Small pieces of several channels travel together; a channel that fills its turn goes to the end of the line.
+        """
+        parcel = Parcel()
+        for _ in range(len(self._ready)):
+            channel = next(iter(self._ready))
+            del self._ready[channel]
+            feed = self.feeds[channel]
+            records = feed.take(self._link, self._turn_bytes - parcel.size_bytes)
+            if records:
+                parcel.feeds.append(feed)
+                parcel.records += records
+                parcel.size_bytes += sum(len(record.line) + 4 for record in records)
+                self._ready[channel] = None  # it may have more
+            elif feed.doubtful:
+                self._ready[channel] = None
+            if parcel.size_bytes >= self._turn_bytes:
+                break
+        return parcel if parcel.records else None
+
+    def sent(self, number: int, parcel: Parcel) -> None:
+        """A parcel is under way as batch ``number``."""
+        self._under_way[number] = parcel
+        for feed in parcel.feeds:
+            feed.sent(number)
+
+    def acknowledged(self, number: int, took_s: float) -> None:
+        """The peer has batch ``number``."""
+        parcel = self._under_way.pop(number, None)
+        if parcel is None:
+            return
+        for feed in parcel.feeds:
+            feed.acknowledged(number)
+        messages = [(record.head.channel, record.head.id) for record in parcel.records]
+        self._audit.forwarded("outbound", self._peer, messages, took_s)
+
+    def _stays(self, channel: str, record: Record, why: Stays) -> None:
+        if why is Stays.HELD:
+            self.held += 1
+        elif why is Stays.TOO_BIG:
+            self.too_big += 1
+            self._audit.event(
+                "policy_violation",
+                message_id=record.head.id,
+                channel=channel,
+                direction="outbound",
+                peer=self._peer,
+                detail=record.detail,
+            )
+
+    def _gap(self, channel: str, from_offset: int, to_offset: int) -> None:
+        self._audit.event(
+            "replay_gap",
+            channel=channel,
+            direction="outbound",
+            peer=self._peer,
+            detail=f"from={from_offset} to={to_offset} bytes={to_offset - from_offset}",
+        )
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether to collect again soon although nothing has grown: a line may have been half written."""
+        return any(self.feeds[channel].doubtful for channel in self._ready)
+
+    @property
+    def behind_bytes(self) -> int:
+        """How much of its channels the peer has not acknowledged."""
+        return sum(feed.behind_bytes for feed in self.feeds.values())
+
+    async def close(self, deadline: float | None = None) -> None:
+        """Give all positions back. What the writer does not take in time it takes from the port later."""
+        await asyncio.to_thread(self._close, deadline)
+
+    def _close(self, deadline: float | None) -> None:
+        for feed in self.feeds.values():
+            try:
+                feed.close(deadline)
+            except KeyopError:
+                pass
