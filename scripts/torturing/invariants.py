@@ -171,10 +171,10 @@ class _Checker:
                 if name.number not in told[name.who, name.life]:
                     untold[name.who, name.life].add(name.number)
         for (who, life), numbers in untold.items():
-            first, size = min(numbers), len(numbers)
-            group = self._said.get(Name(who, life, first), {}).get("group", {"first": first, "size": size})
+            first = min(numbers)
+            group = self._said.get(Name(who, life, first), {}).get("group", {"first": first, "size": 1})
             below = max(told[who, life], default=-1)
-            if first <= below or (size > 1 and numbers != set(range(group["first"], group["first"] + group["size"]))):
+            if first <= below or not numbers <= set(range(group["first"], group["first"] + group["size"])):
                 self._say("invented", f"{who}/{life} was told up to {below}, and there are", sorted(numbers))
 
     # ---- order and wholeness
