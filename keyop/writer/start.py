@@ -47,15 +47,15 @@ def bring_up(
     board.words[layout.AT_REST] = 1
     wake = _semaphore(identity)
     recovered = _until_it_works(lambda: recover(directory), board, patience)
-    _report(recovered, log)
+    report(recovered, log)
     census = Census(directory.run, identity, log, recovered.rings)
     census.sweep_orphans()
     cursors = Cursors(directory, log)
     channels = Channels(directory, options, board, cursors, log)
-    _restore_cursors(directory, recovered, cursors, log)
+    restore_cursors(directory, recovered, cursors, log)
     census.scan()
     spills = Spills(directory.spill)
-    _until_it_works(lambda: _finish_recovery(directory, recovered, cursors, spills), board, patience)
+    _until_it_works(lambda: finish_recovery(directory, recovered, cursors, spills), board, patience)
     _until_it_works(lambda: Journal.prepare(directory.journal, options.journal_bytes), board, patience)
     seen = SeenIds(options.seen_id_lru_size)
     audit = Audit(AuditFile(directory.audit, options.audit_bytes, options.audit_max_files), log)
@@ -91,14 +91,15 @@ def _semaphore(identity: DirectoryIdentity) -> Semaphore:
     return semaphore.open_existing(name) or semaphore.create(name, identity.owner)
 
 
-def _report(recovered: Recovered, log: Log) -> None:
+def report(recovered: Recovered, log: Log) -> None:
+    """Log what a recovery found."""
     if not recovered.clean:
         log.info("recovered_journal", frames=recovered.frames, channels=len(recovered.ends))
     for note in (*recovered.notes, *filter(None, [recovered.torn])):
         log.warning("recovery", note=note)
 
 
-def _restore_cursors(directory: DataDirectory, recovered: Recovered, cursors: Cursors, log: Log) -> None:
+def restore_cursors(directory: DataDirectory, recovered: Recovered, cursors: Cursors, log: Log) -> None:
     """Cursors that frames name, and the offset files of recovered channels, `fed-` ones too: none may stand beyond its
     channel's end, behind another program's lines that were found, or inside a record."""
     for key, cursor in recovered.cursors.items():
@@ -128,7 +129,7 @@ def _standing(directory: DataDirectory, recovered: Recovered, file: Path, channe
     return capped
 
 
-def _finish_recovery(directory: DataDirectory, recovered: Recovered, cursors: Cursors, spills: Spills) -> None:
+def finish_recovery(directory: DataDirectory, recovered: Recovered, cursors: Cursors, spills: Spills) -> None:
     """What rings and cursors were told stands in memory and files: now the journal may be freed."""
     if recovered.clean:
         return
