@@ -258,6 +258,60 @@ def test_a_condition_that_fails_is_raised_where_it_belongs(scene: Scene) -> None
     assert (lead.outcome, last.outcome) == (True, True)
 
 
+def test_what_comes_while_the_lead_is_handed_on_wakes_its_waiter(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody sleeps on the semaphore then, so nobody is posted. Whoever leads next is not always who is ready."""
+    lead = scene.waiting_for(1)
+    scene.asleep()
+    next_lead = scene.waiting_for(9, timeout=None)
+    scene.asleep(followers=1)
+    came: list[bool] = []
+    waiting = Waiting(scene.gate, lambda: bool(came), timeout=None)
+    scene.asleep(followers=2)
+    nudge = scene.gate._nudge
+
+    def nudge_late() -> None:
+        if not came:
+            assert not scene.words[FLAG]
+            came.append(True)
+        nudge()
+
+    monkeypatch.setattr(scene.gate, "_nudge", nudge_late)
+    scene.move(1)
+    assert lead.ended()
+    assert waiting.ended()
+    assert waiting.outcome is True
+    scene.move(9)
+    assert next_lead.ended()
+
+
+def test_what_comes_before_a_follower_is_in_the_list_wakes_it(scene: Scene) -> None:
+    """The lead was posted for it, looked for whom, and has not found it."""
+    looks: list[int] = []
+
+    def never() -> bool:
+        looks.append(1)
+        return scene.position >= 9
+
+    lead = Waiting(scene.gate, never, timeout=None)
+    scene.asleep()
+    first: list[bool] = []
+
+    def ready() -> bool:
+        if first:
+            return scene.position >= 1
+        first.append(True)
+        before = len(looks)
+        scene.move(1)
+        eventually(lambda: len(looks) > before and scene.words[FLAG])
+        return False
+
+    follower = Waiting(scene.gate, ready, timeout=None)
+    assert follower.ended()
+    assert follower.outcome is True
+    scene.move(9)
+    assert lead.ended()
+
+
 @pytest.mark.parametrize("spin_us", [0, 50])
 def test_many_threads_and_a_writer_that_moves_on(scene: Scene, spin_us: int) -> None:
     """Each thread waits for its own next position again and again; nobody is left behind, without any knock."""

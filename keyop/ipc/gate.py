@@ -84,12 +84,13 @@ class Gate:
                 fence()
                 if ready():
                     return True
+                if self._waiters:
+                    # Before the first sleep, too: what came while nobody led was posted to nobody.
+                    self._wake_ready()
                 remaining = None if deadline is None else deadline - time.monotonic()
                 if remaining is not None and remaining <= 0:
                     return False
                 semaphore.wait(remaining)
-                if self._waiters:
-                    self._wake_ready()
         finally:
             self._words[flag] = 0
             self._hand_on()
@@ -119,6 +120,8 @@ class Gate:
         leads = False
         try:
             while not leads:
+                if waiter.ready():
+                    return True  # it came before this one was in the list: the lead did not find it there
                 waiter.lock.acquire(timeout=-1.0 if deadline is None else max(0.0, deadline - time.monotonic()))
                 if waiter.ready():
                     return True
