@@ -96,15 +96,16 @@ class Link:
         tail = b',"payload":%b}' % bytes(head.payload)
         if not line.endswith(tail):
             return self._taken_over_slowly(record)
-        # A quote inside of a string has a backslash before it, so this tail is the last member, and it is not nested:
-        # of all that a Head may hold only the payload can hold objects. (Checked by endswith against its own text.)
+        # This is the last member, and not something inside of one: a quote in a string has a backslash before it, and
+        # of all members that a Head may have, only the payload can hold others.
         cut = len(line) - len(tail)
         if head.route:
             kept = self._kept_text(head.route)
             if not line.endswith(kept, 0, cut):
                 return self._taken_over_slowly(record)
             cut -= len(kept)
-        if line.find(b'"route"', 0, cut) >= 0:
+        # A key may be spelled with escapes, too.
+        if line.find(b'"route"', 0, cut) >= 0 or line.find(b"\\", 0, cut) >= 0:
             return self._taken_over_slowly(record)
         return line[:cut] + grown + tail
 
@@ -139,7 +140,7 @@ class Link:
             # The last one is the one that counts.
             text = text[: routes[-1].value_start] + value + text[routes[-1].value_end :]
         elif payloads:
-            start = payloads[0].start
+            start = payloads[-1].start
             text = f'{text[:start]}"route":{value},{text[start:]}'
         else:
             end = members[-1].value_end
