@@ -22,6 +22,7 @@ _NAMES = (
     "recover",
     "checkpoint",
     "writer",
+    "keygen",
     "completion",
     "version",
 )
