@@ -75,7 +75,11 @@ class Crew:
             self.revive(name)
 
     def start_writer(self, crash_at: str = "") -> None:
-        """A writer, which kills itself at a step: ``frame.written:3``. It may find that somebody else was quicker."""
+        """A writer, which kills itself at a step: ``frame.written:3``. It may find that somebody else was quicker.
+
+        The one that was started before has ended, or was killed.
+        """
+        assert "writer" not in self.members
         self._writer_status = None
         self._begin("writer", "writer", crash_at)
 
@@ -166,6 +170,12 @@ class Crew:
 
     def _writer_lives(self) -> bool:
         return lease.is_held(self.directory / "run" / lease.WRITER_LOCK)
+
+    def dismiss_writer(self) -> None:
+        """SIGTERM to whatever writer there is; it is not waited for."""
+        pid = self.writer_pid()
+        if pid is not None:
+            send(pid, signal.SIGTERM)
 
     def _writer_comes(self) -> bool:
         """Whether a writer lives, or is being started."""

@@ -171,11 +171,17 @@ class _Checker:
                 if name.number not in told[name.who, name.life]:
                     untold[name.who, name.life].add(name.number)
         for (who, life), numbers in untold.items():
-            first = min(numbers)
-            group = self._said.get(Name(who, life, first), {}).get("group", {"first": first, "size": 1})
             below = max(told[who, life], default=-1)
-            if first <= below or not numbers <= set(range(group["first"], group["first"] + group["size"])):
+            if min(numbers) <= below or not self._is_one_publish(who, life, numbers):
                 self._say("invented", f"{who}/{life} was told up to {below}, and there are", sorted(numbers))
+
+    def _is_one_publish(self, who: str, life: int, numbers: set[int]) -> bool:
+        """Whether they stand or fall together. What a removed message said is not known any more."""
+        groups = [said.get("group") for number in numbers if (said := self._said.get(Name(who, life, number)))]
+        if not groups or len(numbers) == 1:
+            return True
+        group = groups[0]
+        return group is not None and numbers <= set(range(group["first"], group["first"] + group["size"]))
 
     # ---- order and wholeness
 

@@ -206,7 +206,7 @@ class LivingDirectory:
     def _begin(self) -> None:
         """The crew starts; in some directories its first writer is killed where it makes the first files."""
         crash_at = ""
-        if self._chance.random() < 0.3:
+        if self._chance.random() < 0.5:
             crash_at = self._step(FIRST_STEPS)
         self.crew.start(crash_at)
         if crash_at:
@@ -229,6 +229,10 @@ class LivingDirectory:
             self._kill(self._chance.choice(("plain", "chain", "chain", "end")))
         elif kind < 0.66:
             self._moment()
+            if self._chance.random() < 0.3:
+                # It drains, syncs, frees the journal and says goodbye: a kill may come in the middle of that.
+                self.crew.dismiss_writer()
+                self._moment()
             self._kill_writer()
             if self._chance.random() < 0.95:
                 self._new_writer()  # else whoever needs one starts it, within half a second
@@ -259,7 +263,7 @@ class LivingDirectory:
 
     def _new_writer(self) -> None:
         self.crew.look_after()
-        if not self.crew.writer_pid():
+        if "writer" not in self.crew.members and not self.crew.writer_pid():
             self.crew.start_writer()
 
     def _kill_several(self) -> None:
