@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -61,7 +60,8 @@ class Layer(Operations):  # type: ignore[misc]
         self._changes = 0
         mark.write_bytes(bytes(8))
         with mark.open("r+b") as file:
-            self._mark = mmap.mmap(file.fileno(), 8)
+            # Not with `struct.pack_into`, which zeroes first what others read.
+            self._mark = memoryview(mmap.mmap(file.fileno(), 8)).cast("Q")
 
     # ---- names
 
@@ -71,7 +71,7 @@ class Layer(Operations):  # type: ignore[misc]
     def _changed(self, operation: str) -> None:
         self.counts[operation] += 1
         self._changes += 1
-        struct.pack_into("<Q", self._mark, 0, self._changes)
+        self._mark[0] = self._changes
 
     def _judge(self, operations: tuple[str, ...], *paths: str) -> None:
         self.rules.judge(operations, *(path.lstrip("/") for path in paths)).check()
