@@ -268,7 +268,7 @@ def test_a_batch_is_acknowledged_when_it_is_committed(opened: Opened) -> None:
     session = opened()
     session.receive(frame_of([line("1"), line("2")]), NOW)
     (batch,) = received(session)
-    assert (batch.number, batch.count, len(batch)) == (1, 2, 2 * (4 + len(line("1"))))
+    assert (batch.number, batch.count, batch.size_bytes) == (1, 2, 2 * (4 + len(line("1"))))
     assert [record.head.id for record in batch.records()] == ["1", "2"]
     session.tick(NOW + 3_600)
     assert session.frames_to_send() == []
@@ -795,7 +795,7 @@ def test_a_shell_that_looks_at_nothing_keeps_little(messages: list[str | bytes],
     for message in [GO_CLIENT if is_hub else GO_HUB, *messages]:
         session.receive(message, NOW)
         session.accept(NOW)
-    assert len(session._inbound) <= LIMITS.window_batches
-    assert session._inbound_bytes <= LIMITS.window_bytes + LIMITS.max_message_bytes
+    assert len(session._uncommitted) <= LIMITS.window_batches
+    assert session._uncommitted.size_bytes <= LIMITS.window_bytes + LIMITS.max_message_bytes
     assert len(session._frames) <= 3
     assert len(session._events) <= LIMITS.window_batches + 2

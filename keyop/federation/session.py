@@ -41,18 +41,16 @@ Pings and compression are the WebSocket's business. So is the bound of one messa
 from __future__ import annotations
 
 import enum
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Sequence
 
+from keyop.federation.batch import Batch
+from keyop.federation.events import Acknowledged, Close, Closed, Event, Frame, HelloReceived, Received
 from keyop.federation.limits import Limits
-from keyop.federation.record import Fault, Record, read_record
+from keyop.federation.window import InFlight, Uncommitted
 from keyop.federation.wire import (
     FEATURES,
     PIPELINED,
     CloseCode,
-    Hello,
     WireError,
     ack_text,
     client_hello,
@@ -61,101 +59,20 @@ from keyop.federation.wire import (
     hub_hello,
     read_ack,
     read_hello,
-    spans,
 )
 
-_MAX_ACK_ID = 1_024
-
-
-class Close(NamedTuple):
-    """Close the WebSocket with this code and reason. Nothing is sent after it."""
-
-    code: int
-    reason: str
-
-
-Frame = str | bytes | Close
-"""What to send: a text frame, a binary frame, a close."""
-
-
-class HelloReceived(NamedTuple):
-    """The other side's handshake. A hub answers it with `accept` or `refuse`; a client may send from here on."""
-
-    hello: Hello
-
-
-class Batch:
-    """A frame of records from the peer. It waits for `Session.committed` or `Session.commit_failed`."""
-
-    __slots__ = ("_frame", "_record_bytes", "count", "last_id", "number")
-
-    def __init__(self, number: int, frame: bytes, record_bytes: int, max_records: int) -> None:
-        """Raises WireError if the frame is no sequence of records."""
-        self.number = number
-        """1 for the first of the connection, then counted up."""
-        self.count = 0
-        """How many records it has, good and bad."""
-        self.last_id = ""
-        """The id of its last record, for the acknowledgement; "" where that cannot be read."""
-        self._frame = frame
-        self._record_bytes = record_bytes
-        self._look(max_records)
-
-    def _look(self, max_records: int) -> None:
-        last = (0, 0)
-        for last in spans(self._frame):  # noqa: B007
-            self.count += 1
-            if self.count > max_records:
-                raise WireError(f"a frame of more than {max_records:,} records", CloseCode.TOO_BIG)
-        if self.count:
-            record = read_record(self._frame[slice(*last)], self._record_bytes)
-            if record.fault is not Fault.UNREADABLE and len(record.head.id) <= _MAX_ACK_ID:
-                self.last_id = record.head.id
-
-    def __len__(self) -> int:
-        """Its size in bytes."""
-        return len(self._frame)
-
-    def records(self) -> Iterator[Record]:
-        """Its records in their order, bad ones too: look at `fault`.
-
-        They are read one by one as they are taken, so that no more than what the caller keeps is in memory.
-        """
-        frame, record_bytes = self._frame, self._record_bytes
-        for start, end in spans(frame):
-            yield read_record(frame[start:end], record_bytes)
-
-
-class Received(NamedTuple):
-    """A batch came. Commit it, synced, and say so, also if it is empty or all of its records are dropped."""
-
-    batch: Batch
-
-
-class Acknowledged(NamedTuple):
-    """The peer has committed a batch. Batches are acknowledged in the order in which they were sent."""
-
-    number: int
-    """What `Session.send` returned."""
-    last_id: str
-    """What the peer says. A Go peer may say "" or an earlier id; nothing follows from it."""
-    took_s: float
-    """From `send` to here, in seconds."""
-
-
-class Closed(NamedTuple):
-    """The connection has ended or is about to: the last event."""
-
-    code: int
-    reason: str
-    """One line for log and audit."""
-    by_peer: bool
-    """Whether the peer ended it, or the network."""
-    in_flight: tuple[int, ...]
-    """The batches that the peer may have or not. Send their lines again."""
-
-
-Event = HelloReceived | Received | Acknowledged | Closed
+__all__ = [
+    "Acknowledged",
+    "Batch",
+    "Close",
+    "Closed",
+    "Event",
+    "Frame",
+    "HelloReceived",
+    "Received",
+    "Session",
+    "State",
+]
 
 
 class State(enum.Enum):
@@ -171,19 +88,6 @@ class State(enum.Enum):
     """This side is about to stop: what is under way is finished, nothing is begun."""
     CLOSED = "closed"
     """Nothing comes or goes any more."""
-
-
-@dataclass(slots=True)
-class _Inbound:
-    batch_bytes: int
-    last_id: str
-    is_committed: bool = False
-
-
-class _InFlight(NamedTuple):
-    number: int
-    bytes: int
-    sent_s: float
 
 
 class Session:
@@ -202,13 +106,9 @@ class Session:
         self._frames: list[Frame] = []
         self._events: list[Event] = []
         self._acks_unsent = 0
-        self._inbound: deque[_Inbound] = deque()
-        self._inbound_bytes = 0
-        self._first_inbound = 1
-        self._in_flight: deque[_InFlight] = deque()
-        self._in_flight_bytes = 0
-        self._sent = 0
-        self._hello_due_s: float | None = now_s + limits.handshake_timeout_s
+        self._uncommitted = Uncommitted(limits)
+        self._in_flight = InFlight(limits)
+        self._hello_due_s = now_s + limits.handshake_timeout_s
         self._ack_due_s = 0.0
         self._drain_due_s = 0.0
 
@@ -263,20 +163,12 @@ class Session:
     @property
     def can_send(self) -> bool:
         """Whether `send` may be called now."""
-        if self.state is not State.OPEN:
-            return False
-        if PIPELINED not in self.features:
-            return not self._in_flight
-        limits = self._limits
-        return len(self._in_flight) < limits.window_batches and self._in_flight_bytes < limits.window_bytes
+        return self.state is State.OPEN and self._in_flight.has_room(PIPELINED in self.features)
 
     @property
     def can_receive(self) -> bool:
         """Whether to read on. False while batches wait for their commit: their number and size are bounded."""
-        if self.state is State.CLOSED:
-            return False
-        limits = self._limits
-        return len(self._inbound) < limits.window_batches and self._inbound_bytes < limits.window_bytes
+        return self.state is not State.CLOSED and self._uncommitted.has_room
 
     @property
     def max_message_bytes(self) -> int:
@@ -324,29 +216,21 @@ class Session:
         if not self.can_send:
             raise RuntimeError(f"no batch can be sent now: {self.state.value}, {len(self._in_flight)} in flight")
         frame = frame_of(lines)
-        self._sent += 1
         if not self._in_flight:
             self._ack_due_s = now_s + self._limits.ack_timeout_s
-        self._in_flight.append(_InFlight(self._sent, len(frame), now_s))
-        self._in_flight_bytes += len(frame)
         self._frames.append(frame)
-        return self._sent
+        return self._in_flight.add(len(frame), now_s)
 
     def committed(self, number: int, now_s: float) -> None:
         """A batch from the peer is committed and synced, or there was nothing in it to commit.
 
         Its acknowledgement is sent once those of all earlier ones are.
         """
-        place = number - self._first_inbound
-        if self.state is State.CLOSED or not 0 <= place < len(self._inbound):
+        if self.state is State.CLOSED:
             return
         could_receive = self.can_receive
-        self._inbound[place].is_committed = True
-        while self._inbound and self._inbound[0].is_committed:
-            batch = self._inbound.popleft()
-            self._first_inbound += 1
-            self._inbound_bytes -= batch.batch_bytes
-            self._acknowledge(batch.last_id)
+        for last_id in self._uncommitted.committed(number):
+            self._acknowledge(last_id)
         if self.can_receive and not could_receive:
             # Acknowledgements may have come while nobody read them.
             self._ack_due_s = now_s + self._limits.ack_timeout_s
@@ -419,10 +303,9 @@ class Session:
             raise WireError("an acknowledgement, and nothing is in flight")
         # A peer repeats the id that it got, however long that is: to close would send it again, for ever.
         last_id = read_ack(text) if len(text) <= self._limits.handshake_bytes else ""
-        batch = self._in_flight.popleft()
-        self._in_flight_bytes -= batch.bytes
+        number, took_s = self._in_flight.acknowledged(now_s)
         self._ack_due_s = now_s + self._limits.ack_timeout_s
-        self._events.append(Acknowledged(batch.number, last_id, now_s - batch.sent_s))
+        self._events.append(Acknowledged(number, last_id, took_s))
         self._end_if_drained()
 
     def _receive_binary(self, frame: bytes) -> None:
@@ -434,11 +317,9 @@ class Session:
         if self.state is State.DRAINING:
             return
         if not self.can_receive:
-            raise WireError(f"{len(self._inbound)} batches wait for their commit; no more are taken")
-        number = self._first_inbound + len(self._inbound)
-        batch = Batch(number, frame, limits.record_bytes, limits.max_records)
-        self._inbound.append(_Inbound(len(frame), batch.last_id))
-        self._inbound_bytes += len(frame)
+            raise WireError(f"{len(self._uncommitted)} batches wait for their commit; no more are taken")
+        batch = Batch(self._uncommitted.next_number, frame, limits.record_bytes, limits.max_records)
+        self._uncommitted.add(batch.size_bytes, batch.last_id)
         self._events.append(Received(batch))
 
     def _acknowledge(self, last_id: str) -> None:
@@ -449,7 +330,7 @@ class Session:
             self._frames.append(ack_text(last_id))
 
     def _end_if_drained(self) -> None:
-        if self.state is State.DRAINING and not self._in_flight and not self._inbound:
+        if self.state is State.DRAINING and not self._in_flight and not self._uncommitted:
             self._end(CloseCode.GOING_AWAY, "going away")
 
     def _end(self, code: int, reason: str) -> None:
@@ -460,10 +341,7 @@ class Session:
 
     def _finish(self, code: int, reason: str, by_peer: bool) -> None:
         self.state = State.CLOSED
-        in_flight = tuple(batch.number for batch in self._in_flight)
-        self._in_flight.clear()
-        self._inbound.clear()
-        self._events.append(Closed(int(code), cut_reason(reason), by_peer, in_flight))
+        self._events.append(Closed(int(code), cut_reason(reason), by_peer, self._in_flight.numbers()))
 
 
 _FLOWING = (State.OPEN, State.DRAINING)
