@@ -305,11 +305,28 @@ def test_attempts_survive_a_clean_stop_of_the_writer(data_dir: Path) -> None:
         publish(m, "bad")
         inbox.next()
     end_writer(data_dir)
-    assert (data_dir / "run/attempts").read_bytes() == b"c\ts\t0\t1\n"
+    assert (data_dir / "run/attempts").read_bytes().startswith(b"c\ts\t0\t1\t")
     with Messenger(data_dir) as m:
         inbox = Inbox()
         m.subscribe("c", "s", inbox, retry_backoff=QUICK)
         assert inbox.next().attempt == 2
+
+
+def test_attempts_with_a_damaged_digit_do_not_count(data_dir: Path) -> None:
+    """Nine attempts would be more than are allowed: a dead letter without another run."""
+    with Messenger(data_dir) as m:
+        inbox = Inbox(fail_on("bad"))
+        m.subscribe("c", "s", inbox, retry_backoff=(30, 30))
+        publish(m, "bad")
+        inbox.next()
+    end_writer(data_dir)
+    path = data_dir / "run/attempts"
+    path.write_bytes(path.read_bytes().replace(b"\t1\t", b"\t9\t"))
+    with Messenger(data_dir) as m:
+        inbox = Inbox()
+        m.subscribe("c", "s", inbox, retry_backoff=QUICK)
+        assert inbox.next().attempt == 1
+    assert "attempts_damaged" in (data_dir / "run/writer.log").read_text()
 
 
 def test_a_clean_stop_takes_the_unfinished_attempt_back(data_dir: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from zlib import crc32
 
 from keyop.ipc.slot import Slot, SlotCursor
 from keyop.protocol import entry
@@ -87,7 +88,7 @@ class Cursors:
         self._log = log
         self._complained: set[Path] = set()
         self._attempts_path = directory.run / "attempts"
-        self._earlier_attempts = _read_attempts(self._attempts_path)
+        self._earlier_attempts = _read_attempts(self._attempts_path, log)
 
     def path(self, key: Key) -> Path:
         """The offset file of a cursor."""
@@ -205,17 +206,17 @@ class Cursors:
     def file_attempts(self) -> None:
         """Note the attempts begun, for the next writer: the journal that holds them is about to be freed."""
         lines = [
-            b"\t".join((*cursor.key, b"%d" % cursor.attempts_offset, b"%d" % cursor.attempts))
+            _attempts_line(cursor.key, cursor.attempts_offset, cursor.attempts)
             for cursor in self.by_key.values()
             if cursor.attempts
         ]
-        lines += [b"\t".join((*key, b"%d" % offset, b"%d" % n)) for key, (offset, n) in self._earlier_attempts.items()]
+        lines += [_attempts_line(key, offset, attempts) for key, (offset, attempts) in self._earlier_attempts.items()]
         if not lines and not self._attempts_path.exists():
             return
         draft = self._attempts_path.with_name(".attempts.new")
         fd = disk.open_file(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
-            disk.write_at(fd, b"".join(line + b"\n" for line in lines), 0)
+            disk.write_at(fd, b"".join(lines), 0)
         finally:
             os.close(fd)
         disk.rename(draft, self._attempts_path)
@@ -223,15 +224,28 @@ class Cursors:
         self.unsynced_directories.add(self._attempts_path.parent)
 
 
-def _read_attempts(path: Path) -> dict[Key, tuple[int, int]]:
+def _attempts_line(key: Key, offset: int, attempts: int) -> bytes:
+    """Its last field is a CRC-32 of what is before: a damaged digit must not have a message given up too early."""
+    fields = b"\t".join((*key, b"%d" % offset, b"%d" % attempts))
+    return b"%b\t%08x\n" % (fields, crc32(fields))
+
+
+def _read_attempts(path: Path, log: Log) -> dict[Key, tuple[int, int]]:
     """What `file_attempts` wrote; a damaged line is passed over, it costs a few repeated attempts."""
     try:
         data = path.read_bytes()
     except OSError:
         return {}
     found = {}
-    for line in data.split(b"\n"):
+    damaged = 0
+    for line in data.splitlines(keepends=True):
         fields = line.split(b"\t")
-        if len(fields) == 4 and fields[2].isdigit() and fields[3].isdigit():
-            found[fields[0], fields[1]] = (int(fields[2]), int(fields[3]))
+        if len(fields) == 5 and fields[2].isdigit() and fields[3].isdigit():
+            key, offset, attempts = (fields[0], fields[1]), int(fields[2]), int(fields[3])
+            if _attempts_line(key, offset, attempts) == line:
+                found[key] = (offset, attempts)
+                continue
+        damaged += 1
+    if damaged:
+        log.warning("attempts_damaged", file=path, lines=damaged)
     return found
