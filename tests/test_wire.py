@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyop.configuration.settings import FederationSettings
+from keyop.federation.limits import Limits
 from keyop.federation.wire import (
     FEATURES,
     MAX_REASON_BYTES,
@@ -215,6 +217,24 @@ def test_no_bytes_do_more_than_be_refused(frame: bytes) -> None:
     except WireError:
         return
     assert sum(covered) == len(frame)
+
+
+# Limits.
+
+
+def test_the_limits_are_those_of_the_configuration() -> None:
+    assert Limits.of(FederationSettings()) == Limits()
+    settings = FederationSettings(
+        max_batch_bytes=1_000, max_message_records=7, handshake_timeout_ms=1_500, window_batches=2, ping_interval_ms=50
+    )
+    limits = Limits.of(settings)
+    assert (limits.record_bytes, limits.max_records, limits.window_batches) == (1_000, 7, 2)
+    assert (limits.handshake_timeout_s, limits.ping_interval_s) == (1.5, 0.05)
+
+
+def test_a_batch_of_one_record_fits_into_a_message_whatever_the_configuration_says() -> None:
+    limits = Limits.of(FederationSettings(max_batch_bytes=64 * 1_048_576, max_message_bytes=5))
+    assert limits.record_bytes < 10_485_760 < limits.max_message_bytes
 
 
 # Reasons.

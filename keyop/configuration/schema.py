@@ -155,6 +155,18 @@ class Federation(Section):
     reconnect_max_ms: Milliseconds = _default.federation.reconnect_max_ms
     reconnect_jitter: Fraction = _default.federation.reconnect_jitter
     max_batch_bytes: Count = _default.federation.max_batch_bytes
+    max_message_bytes: Count = _default.federation.max_message_bytes
+    max_message_records: Count = _default.federation.max_message_records
+    max_handshake_bytes: Count = _default.federation.max_handshake_bytes
+    max_subscribe_names: Count = _default.federation.max_subscribe_names
+    max_unfinished: Count = _default.federation.max_unfinished
+    handshake_timeout_ms: Milliseconds = _default.federation.handshake_timeout_ms
+    ack_timeout_ms: Milliseconds = _default.federation.ack_timeout_ms
+    drain_timeout_ms: Milliseconds = _default.federation.drain_timeout_ms
+    ping_interval_ms: Milliseconds = _default.federation.ping_interval_ms
+    ping_timeout_ms: Milliseconds = _default.federation.ping_timeout_ms
+    window_batches: Count = _default.federation.window_batches
+    window_bytes: Count = _default.federation.window_bytes
 
 
 class Dedup(Section):

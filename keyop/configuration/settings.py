@@ -164,6 +164,42 @@ class FederationSettings:
     max_batch_bytes: int = 4_194_304
     """The longest batch to send, and the longest record to accept."""
 
+    max_message_bytes: int = 33_554_432
+    """The longest batch to accept, in bytes. It may hold many records."""
+
+    max_message_records: int = 131_072
+    """The most records in one batch to accept."""
+
+    max_handshake_bytes: int = 65_536
+    """The longest handshake to accept."""
+
+    max_subscribe_names: int = 4_096
+    """The most channels that a peer may ask for."""
+
+    max_unfinished: int = 128
+    """Connections to a hub that have not said their handshake yet, at one time."""
+
+    handshake_timeout_ms: int = 10_000
+    """Milliseconds for a peer's handshake."""
+
+    ack_timeout_ms: int = 60_000
+    """Milliseconds for a peer to commit a batch and acknowledge it."""
+
+    drain_timeout_ms: int = 10_000
+    """Milliseconds to finish what is under way at a stop."""
+
+    ping_interval_ms: int = 20_000
+    """Milliseconds between pings."""
+
+    ping_timeout_ms: int = 20_000
+    """Milliseconds for the answer to a ping."""
+
+    window_batches: int = 8
+    """Batches in flight between two peers of this kind, and batches of one peer that wait for their commit."""
+
+    window_bytes: int = 8_388_608
+    """The same in bytes: no batch is begun or taken beyond it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DedupSettings:
