@@ -5,6 +5,7 @@ KeyopError
 ├── ConfigError                     a configuration key or value is wrong
 ├── ClosedError                     the messenger was closed
 ├── DataDirectoryError              the data directory cannot be used
+├── FederationBusy                  a hub or client runs on this data directory already
 ├── NameRuleError (ValueError)
 │   ├── ChannelNameError            not a channel name
 │   │   └── ReservedChannelError    .dead-letter and .replay are written by keyop alone
@@ -77,6 +78,10 @@ class MessageTooLarge(PayloadError):
 
 class PayloadTypeError(PayloadError):
     """A payload class or type name is not registered, or registered twice."""
+
+
+class FederationBusy(KeyopError):
+    """A hub (or a client) process runs on this data directory already; there is one of each at most."""
 
 
 class PeerRefused(KeyopError):

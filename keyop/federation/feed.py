@@ -24,13 +24,17 @@ OnGap = Callable[[str, int, int], None]
 class Feed:
     """The channel as the peer gets it. `take` gives lines, `acknowledged` and `rewind` say what became of them."""
 
-    def __init__(self, attachment: Attachment, channel: str, position_id: str, on_stay: OnStay, on_gap: OnGap) -> None:
-        """``on_stay(channel, record, why)`` hears of each line that is not sent, ``on_gap(channel, from, to)`` of
+    def __init__(
+        self, attachment: Attachment, channel: str, position_id: str | None, on_stay: OnStay, on_gap: OnGap
+    ) -> None:
+        """``position_id`` None: the peer is ephemeral, it gets what comes from now on, and nobody remembers how far.
+
+        ``on_stay(channel, record, why)`` hears of each line that is not sent, ``on_gap(channel, from, to)`` of
         offsets that were removed before they were sent.
         """
         self.channel = channel
         self._attachment = attachment
-        self._held = HeldCursor(attachment, channel, position_id)
+        self._held = HeldCursor(attachment, channel, position_id) if position_id is not None else None
         self._on_stay = on_stay
         self._on_gap = on_gap
         self._lines: list[bytes] = []
@@ -47,7 +51,11 @@ class Feed:
 
         Raises `SubscriberBusy`, `WriterUnavailable`.
         """
-        self.position = self._read_to = self._held.open(start).offset
+        if self._held is not None:
+            self.position = self._held.open(start).offset
+        else:
+            self.position = self._attachment.channel_end(self.channel)
+        self._read_to = self.position
         self._tail = Tail(self._attachment, self.channel, self.position, self._skipped, lambda: None)
 
     def take(self, link: Link, max_bytes: int) -> list[Record]:
@@ -75,7 +83,7 @@ class Feed:
     def _have_lines(self) -> bool:
         if self._next < len(self._lines):
             return True
-        if self._held.refresh():
+        if self._held is not None and self._held.refresh():
             self._held.move(self.position)
         batch = self._tail.read()
         if batch is None:
@@ -119,7 +127,8 @@ class Feed:
 
     def _move(self, offset: int) -> None:
         self.position = offset
-        self._held.move(offset)
+        if self._held is not None:
+            self._held.move(offset)
 
     def rewind(self) -> None:
         """The connection is gone: go on behind what was acknowledged."""
@@ -142,7 +151,8 @@ class Feed:
     def close(self, deadline: float | None = None, *, forget: bool = False) -> None:
         """Give the position back to the writer. Blocks. Raises `KeyopError`."""
         self._tail.close()
-        self._held.close(deadline=deadline, forget=forget)
+        if self._held is not None:
+            self._held.close(deadline=deadline, forget=forget)
 
 
 def start_of_new(attachment: Attachment, channel: str, position_id: str, raw_id: str) -> int | None:

@@ -81,16 +81,16 @@ class Inbound:
         audit: Audit,
         *,
         allowed: Collection[str] | None,
-        peer: str,
     ) -> None:
-        """``allowed``: the channels that the peer may publish to, None for any. ``peer``: its name in the audit log."""
+        """``allowed``: the channels that the peer may publish to, None for any."""
         self._attachment = attachment
         self._acknowledgements = acknowledgements
         self._link = link
         self._known = known
         self._audit = audit
-        self._allowed = allowed
-        self._peer = peer
+        self.allowed = allowed
+        """The channels that the peer may publish to, None for any; may be changed while it is connected."""
+        self._peer = link.peer_name
         self.outcomes: Counter[Outcome] = Counter()
         """How many records had which outcome."""
 
@@ -121,7 +121,7 @@ class Inbound:
             check_publish_channel(head.channel)
         except ChannelNameError as error:
             return self._refuse(record, f"reason=channel_name {error}")
-        if self._allowed is not None and head.channel not in self._allowed:
+        if self.allowed is not None and head.channel not in self.allowed:
             return self._refuse(record, "")
         if not head.id:
             return self._refuse(record, "reason=no_id")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import Iterable
 
 from keyop.attachment.attachment import Attachment
@@ -42,26 +44,19 @@ class Outbound:
     def __init__(
         self,
         attachment: Attachment,
-        link: Link,
         channels: Iterable[str],
-        position_id: str,
+        position_id: str | None,
         raw_id: str,
         limits: Limits,
         audit: Audit,
-        *,
-        peer: str,
     ) -> None:
-        """``position_id``: as `PositionNames` gives it. ``raw_id``: the same name unsanitised.
-
-        ``peer``: its name in the audit log.
-        """
+        """``position_id``: from `PositionNames`, None for an ephemeral peer. ``raw_id``: the same unsanitised."""
         self._attachment = attachment
-        self._link = link
         self._position_id = position_id
         self._raw_id = raw_id
         self._limits = limits
         self._audit = audit
-        self._peer = peer
+        self._link: Link | None = None
         self._turn_bytes = TURN_BYTES
         self.feeds = {channel: Feed(attachment, channel, position_id, self._stays, self._gap) for channel in channels}
         # Feeds that may have something, in the order of their turns.
@@ -80,15 +75,17 @@ class Outbound:
         opened: list[Feed] = []
         try:
             for channel, feed in self.feeds.items():
-                feed.open(start_of_new(self._attachment, channel, self._position_id, self._raw_id))
+                id = self._position_id
+                feed.open(start_of_new(self._attachment, channel, id, self._raw_id) if id is not None else None)
                 opened.append(feed)
         except BaseException:
             for feed in opened:
                 feed.close()
             raise
 
-    def connected(self, features: frozenset[str]) -> None:
+    def connected(self, link: Link, features: frozenset[str]) -> None:
         """A connection begins, or begins anew: what was under way is sent again."""
+        self._link = link
         pipelined = PIPELINED in features
         self._turn_bytes = min(TURN_BYTES if pipelined else SINGLE_TURN_BYTES, self._limits.max_batch_bytes)
         self._under_way.clear()
@@ -108,6 +105,7 @@ class Outbound:
 
         Small pieces of several channels travel together; a channel that fills its turn goes to the end of the line.
         """
+        assert self._link is not None
         parcel = Parcel()
         for _ in range(len(self._ready)):
             channel = next(iter(self._ready))
@@ -141,6 +139,10 @@ class Outbound:
         messages = [(record.head.channel, record.head.id) for record in parcel.records]
         self._audit.forwarded("outbound", self._peer, messages, took_s)
 
+    @property
+    def _peer(self) -> str:
+        return self._link.peer_name if self._link is not None else ""
+
     def _stays(self, channel: str, record: Record, why: Stays) -> None:
         if why is Stays.HELD:
             self.held += 1
@@ -173,6 +175,13 @@ class Outbound:
     def behind_bytes(self) -> int:
         """How much of its channels the peer has not acknowledged."""
         return sum(feed.behind_bytes for feed in self.feeds.values())
+
+    def touch(self) -> None:
+        """Note the time of its leaving at its offset files: they are swept when that is long ago."""
+        for channel in self.feeds:
+            if self._position_id is not None:
+                with contextlib.suppress(OSError):
+                    os.utime(self._attachment.directory.offset_file(channel, self._position_id))
 
     async def close(self, deadline: float | None = None) -> None:
         """Give all positions back. What the writer does not take in time it takes from the port later."""
