@@ -22,6 +22,8 @@ _NAMES = (
     "recover",
     "checkpoint",
     "writer",
+    "hub",
+    "client",
     "keygen",
     "completion",
     "version",

@@ -1,0 +1,5 @@
+"""``python -m keyop`` is ``keyop``."""
+
+from keyop.cli import main
+
+main()
