@@ -121,3 +121,53 @@ def test_many_files_are_synced_at_once(tmp_path: Path, monkeypatch: pytest.Monke
     system.sync(files, synced.append)
     assert synced == files
     system.close()
+
+
+def test_empty_segments_behind_a_torn_end_go_with_it(tmp_path: Path) -> None:
+    """A power cut in periodic mode: the last frames were not synced. Of what was appended the file system has kept the
+    length, and the next segment had been made. Left so, readers would wait before the zeros for ever."""
+    store = Store(tmp_path / "data")
+    store.commit([A, B])
+    store.close()
+    end = len(A + B)
+    put(store.path(), end, bytes(300))
+    for start in (end + 300, end + 900):
+        store.path(start).touch()
+    found = recover(store.directory)
+    assert found.notes == [f"{store.path()}: 300 bytes at {end} were cut, the torn rest of a last line"]
+    assert found.ends == {b"c": end}
+    assert found.cap(b"c", end + 300) == end
+    assert store.segments() == {0: A + B}
+
+
+def test_so_do_segments_that_are_torn_as_a_whole(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data")
+    store.commit([A, B])
+    store.close()
+    end = len(A + B)
+    put(store.path(), end, bytes(300))
+    store.path(end + 300).write_bytes(bytes(700))
+    store.path(end + 1000).touch()
+    found = recover(store.directory)
+    assert len(found.notes) == 2
+    assert found.ends == {b"c": end}
+    assert store.segments() == {0: A + B}
+
+
+def test_a_channel_that_the_journal_does_not_name_is_cut_when_it_is_opened(tmp_path: Path) -> None:
+    """The journal's file had been freed, and the next frame was lost."""
+    store = Store(tmp_path / "data")
+    store.commit([A, B])
+    store.checkpoint()
+    store.close()
+    end = len(A + B)
+    put(store.path(), end, bytes(300))
+    store.path(end + 300).touch()
+    assert recover(store.directory).clean
+    store.open()
+    assert [str(cut) for cut in store.log().cuts] == [
+        f"{store.path()}: 300 bytes at {end} were cut, the torn rest of a last line"
+    ]
+    assert store.log().end == end
+    assert store.segments() == {0: A + B}
+    store.close()

@@ -15,8 +15,8 @@ from zlib import crc32
 from keyop.protocol import entry
 from keyop.protocol.entry import APPEND, ENTRY, STARTS_SEGMENT
 from keyop.storage import disk
-from keyop.storage.segments import Segment, list_segments, segment_name
-from keyop.storage.torn import cut_torn_line
+from keyop.storage.segments import list_segments, segment_name
+from keyop.storage.torn import Cut, cut_torn_end, drop_segments_ahead
 
 
 class ForeignWrite(Exception):
@@ -82,7 +82,7 @@ class ChannelLog:
         "active",
         "board_place",
         "chunks",
-        "cut_bytes",
+        "cuts",
         "directory",
         "end",
         "followers",
@@ -103,7 +103,7 @@ class ChannelLog:
         self.active: SegmentFile | None = None
         self.end = 0
         # What was cut when it was opened.
-        self.cut_bytes = 0
+        self.cuts: list[Cut] = []
         self.records = 0
         self.board_place = -1
         self.chunks: list[Chunk] = []
@@ -120,27 +120,25 @@ class ChannelLog:
     def open(self, furthest: Callable[[], int] = lambda: 0) -> list[Path]:
         """Find the end, making directory and first segment where there are none, and cut a torn last line.
 
-        ``furthest`` tells the greatest offset that a subscriber has. Returns what was made in directories that a
-        checkpoint has to sync. Raises `OSError`.
+        ``furthest`` tells the greatest offset that a subscriber has. Returns the directories that a checkpoint has to
+        sync: names were made in them, now or by somebody who did not come to the end of it. Raises `OSError`.
         """
-        made = []
-        if disk.make_directory(self.directory):
-            made = [self.directory.parent, self.directory]
+        disk.make_directory(self.directory)
         segments, _foreign = list_segments(self.directory)
-        if drop_segments_ahead(segments, furthest) or not segments:
-            made.append(self.directory)
+        self.cuts = cut_torn_end(segments)
+        unsynced: list[Path] = []
+        if drop_segments_ahead(segments, furthest):
+            # Before anything is appended where they began: after a power cut they would stand in the middle of it.
+            disk.sync_path(self.directory)
+        if not segments or not segments[-1].path.stat().st_size:
+            # A name that was synced with nothing behind it is rare, and this sync costs no more than that.
+            unsynced = [self.directory.parent, self.directory]
         start = segments[-1].start if segments else 0
         path = segments[-1].path if segments else self.directory / segment_name(0)
-        active = SegmentFile(path, start, self._descriptors, os.O_RDWR | os.O_CREAT)
-        try:
-            length, self.cut_bytes = cut_torn_line(active.fd)
-        except OSError:
-            active.close()
-            raise
-        self.active = active
-        self.end = self.planned_end = start + length
+        self.active = SegmentFile(path, start, self._descriptors, os.O_RDWR | os.O_CREAT)
+        self.end = self.planned_end = start + disk.size(self.active.fd)
         self.planned_start = start
-        return made
+        return unsynced
 
     # ---- planning
 
@@ -266,22 +264,3 @@ class ChannelLog:
         elif self.active.fd < 0:
             self.active.reopen()
         return self.active
-
-
-def drop_segments_ahead(segments: list[Segment], furthest: Callable[[], int]) -> bool:
-    """Remove empty segments at the end of the list that begin beyond the end of the one before them; whether any was.
-
-    They were made for a commit that a crash prevented. Nothing ever stood in them, and left there they would be a gap
-    in the channel, as if something had been lost. A subscriber that has been there proves that something was: then the
-    gap is real (an old Go directory that lost a file), and offsets must not be given twice. Raises `OSError`.
-    """
-    dropped = False
-    while len(segments) > 1 and segments[-1].path.stat().st_size == 0:
-        before, ahead = segments[-2:]
-        end = before.start + before.path.stat().st_size
-        if end >= ahead.start or end < furthest():
-            break
-        disk.unlink(ahead.path)
-        segments.pop()
-        dropped = True
-    return dropped

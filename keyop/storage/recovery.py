@@ -23,7 +23,7 @@ from keyop.storage.frame import Frame
 from keyop.storage.journal import NAMES
 from keyop.storage.journal_file import FIRST_FRAME_BYTES, JournalContents, parse_header
 from keyop.storage.segments import Segment, list_segments, segment_name
-from keyop.storage.torn import cut_torn_line, torn_note
+from keyop.storage.torn import cut_torn_end, drop_segments_ahead
 
 # A line of the same length that differs from the journal's in no more bytes than this is damage, not another program's.
 _DAMAGE_BYTES = 8
@@ -317,16 +317,18 @@ class _ChannelRecovery:
         )
 
     def _cut_torn_end(self) -> None:
-        segment = self._segments[-1]
-        fd = disk.open_file(segment.path, os.O_RDWR)
-        try:
-            length, torn_bytes = cut_torn_line(fd)
-        finally:
-            os.close(fd)
-        if torn_bytes:
-            self._result.notes.append(torn_note(segment.path, length, torn_bytes))
-        self._result.touched.add(segment.path)
-        self._result.ends[self._channel] = segment.start + length
+        segments, touched = self._segments, self._result.touched
+        for cut in cut_torn_end(segments):
+            self._result.notes.append(str(cut))
+            touched.add(cut.path)
+        # Who has been beyond the end is brought back to it (`Recovered.ends`).
+        dropped = drop_segments_ahead(segments)
+        if dropped:
+            touched.difference_update(dropped)
+            touched.add(self._directory)
+        last = segments[-1]
+        touched.add(last.path)
+        self._result.ends[self._channel] = last.start + last.path.stat().st_size
 
 
 def _nearly(line: bytes, ours: bytes) -> bool:

@@ -15,7 +15,6 @@ from keyop.storage import disk
 from keyop.storage.channel_log import ChannelLog, Descriptors, SegmentFile
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offsets import list_offsets
-from keyop.storage.torn import torn_note
 from keyop.writer.cursors import Cursors
 from keyop.writer.log import Log
 from keyop.writer.refused import Refused, Wait
@@ -58,11 +57,8 @@ class Channels:
         log = ChannelLog(name, self._directory.channel(text), roll_bytes, self._descriptors)
         try:
             self.unsynced_directories.update(log.open(lambda: self._furthest(text)))
-            if log.cut_bytes:
-                assert log.active is not None
-                self._log.warning(
-                    "torn_line_cut", note=torn_note(log.active.path, log.end - log.active.start, log.cut_bytes)
-                )
+            for cut in log.cuts:
+                self._log.warning("torn_line_cut", note=cut)
             self._cursors.cap(name, log.end)
         except OSError as error:
             if log.active is not None:
