@@ -104,7 +104,7 @@ class Store:
         """As a writer that starts."""
         self.close()
         result = recover(self.directory)
-        free_journal(self.directory)
+        free_journal(result)
         self.open()
         return result
 
@@ -388,7 +388,7 @@ def test_the_older_file_is_freed_first(store: Store, monkeypatch: pytest.MonkeyP
     store.journal.switch()
     store.commit([B])
     store.close()
-    recover(store.directory)
+    recovered = recover(store.directory)
 
     def die(name: str) -> None:
         if name == "recovery.zeroed":
@@ -396,10 +396,47 @@ def test_the_older_file_is_freed_first(store: Store, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(disk, "step", die)
     with pytest.raises(Killed):
-        free_journal(store.directory)
+        free_journal(recovered)
     monkeypatch.undo()
     assert [item.sequence for item in recovery.JournalContents(store.directory.journal / NAMES[0]).frames] == []
     assert recover(store.directory).frames == 1
+    store.open()
+
+
+def test_a_file_whose_freeing_was_not_synced_is_freed_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads as free and is not so on the device: the kernel has dropped the zeros, and the next sync succeeds."""
+    store.commit([A])
+    store.journal.switch()
+    store.commit([B])
+    store.close()
+    recovered = recover(store.directory)
+    synced: dict[str, bytes] = {}
+    failures = 1
+
+    def sync(fd: int) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        synced[Path(os.readlink(f"/proc/self/fd/{fd}")).name] = os.pread(fd, 8, 0)
+
+    monkeypatch.setattr(disk, "sync_data", sync)
+    with pytest.raises(OSError, match="Input/output"):
+        free_journal(recovered)
+    free_journal(recovered)
+    assert synced == dict.fromkeys(NAMES, bytes(8))
+    store.open()
+
+
+def test_names_are_synced_though_they_are_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer that made the channel and its segment may have been killed before it synced their names."""
+    store.commit([A])
+    store.close()
+    synced: list[Path] = []
+    real = disk.sync_path
+    monkeypatch.setattr(disk, "sync_path", lambda path: (synced.append(path), real(path)))
+    recover(store.directory)
+    assert {store.directory.channel("c"), store.directory.channels, store.path()} <= set(synced)
     store.open()
 
 
@@ -554,8 +591,7 @@ def _recover(store: Store, patch: pytest.MonkeyPatch, chance: random.Random, cut
     for _ in range(chance.randint(0, 2)):
         _kill_at(patch, "*", chance.randint(1, 8))
         try:
-            recover(store.directory)
-            free_journal(store.directory)
+            free_journal(recover(store.directory))
         except Killed:
             if cuts is not None:
                 cuts.cut([path for path in store.directory.path.rglob("*") if path.is_file()], chance)

@@ -21,7 +21,7 @@ from keyop.storage.directory import DataDirectory
 from keyop.storage.file_system import FileSystem
 from keyop.storage.frame import Frame
 from keyop.storage.journal import NAMES
-from keyop.storage.journal_file import FIRST_FRAME_BYTES, JournalContents, parse_header
+from keyop.storage.journal_file import FIRST_FRAME_BYTES, JournalContents
 from keyop.storage.segments import Segment, list_segments, segment_name
 from keyop.storage.torn import cut_torn_end, drop_segments_ahead
 
@@ -54,6 +54,8 @@ class Recovered:
         self.ends: dict[bytes, int] = {}
         self.conflicts: dict[bytes, int] = {}
         self.touched: set[Path] = set()
+        # The journal's files that owe something, the older first.
+        self.live: list[Path] = []
         # Spill files that frames name: nobody needs them once the journal is freed.
         self.spills: set[bytes] = set()
 
@@ -71,6 +73,7 @@ def recover(directory: DataDirectory) -> Recovered:
     if not live:
         return result
     result.clean = False
+    result.live = [file.path for file in live]
     frames = whole_run(live, result)
     for file in live:
         disk.sync_path(file.path)
@@ -90,11 +93,12 @@ def recover(directory: DataDirectory) -> Recovered:
     return result
 
 
-def free_journal(directory: DataDirectory) -> None:
-    """Zero the headers of both files, the older first: from here on the journal owes nothing. Raises `OSError`."""
-    paths = [path for name in NAMES if (path := directory.journal / name).exists()]
-    live = [(found[1], path) for path in paths if (found := parse_header(_beginning(path))) is not None]
-    for _first_sequence, path in sorted(live):
+def free_journal(recovered: Recovered) -> None:
+    """Zero the headers of the live files, the older first: from here on the journal owes nothing. Raises `OSError`.
+
+    May be called again then: a file that reads as free is not free on the device where the sync has failed.
+    """
+    for path in recovered.live:
         fd = disk.open_file(path, os.O_RDWR)
         try:
             disk.write_at(fd, bytes(FIRST_FRAME_BYTES), 0)
@@ -102,11 +106,6 @@ def free_journal(directory: DataDirectory) -> None:
             disk.sync_data(fd)
         finally:
             os.close(fd)
-
-
-def _beginning(path: Path) -> bytes:
-    with path.open("rb", buffering=0) as file:
-        return file.read(FIRST_FRAME_BYTES)
 
 
 # ---- which frames count
@@ -235,8 +234,10 @@ class _ChannelRecovery:
         self._result = result
         self._shift = 0
         self._segments: list[Segment] = list_segments(directory)[0]
-        if not self._segments and disk.make_directory(directory):
-            result.touched.add(directory.parent)
+        if not self._segments:
+            disk.make_directory(directory)
+        # Also what is there: the writer that made these names was perhaps killed before it had synced them.
+        result.touched.update((directory, directory.parent))
 
     def replay(self, runs: list[_Run]) -> None:
         """Bring all runs to their places, then cut the torn rest of the last line."""
@@ -284,7 +285,6 @@ class _ChannelRecovery:
     def _create(self, start: int) -> Segment:
         path = self._directory / segment_name(start)
         os.close(disk.open_file(path, os.O_RDWR | os.O_CREAT))
-        self._result.touched.add(self._directory)
         segment = Segment(start, path)
         insort(self._segments, segment)
         return segment

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from keyop.protocol import entry
@@ -34,18 +33,3 @@ def _write(segment: SegmentFile, item: entry.Entry, spill_directory: Path) -> No
         with (spill_directory / item.id.decode()).open("rb") as file:
             file.seek(at)
             disk.write_at(segment.fd, file.read(length), item.value - segment.start)
-
-
-def rewrite_file(path: Path) -> None:
-    """Write a small file's own bytes again, so that they are dirty again. One that is gone is let be.
-
-    Raises `OSError`.
-    """
-    try:
-        fd = disk.open_file(path, os.O_RDWR)
-    except FileNotFoundError:
-        return
-    try:
-        disk.write_at(fd, os.pread(fd, disk.size(fd), 0), 0)
-    finally:
-        os.close(fd)

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from keyop.storage import disk
 from keyop.storage.channel_log import SegmentFile
 from keyop.storage.journal import Journal
-from keyop.storage.rewrite import rewrite_file, rewrite_segment
+from keyop.storage.rewrite import rewrite_segment
 
 # Above this many segments one sync of the whole file system is cheaper than one for each.
 _MANY_SEGMENTS = 64
@@ -41,7 +41,7 @@ class Checkpoint:
 class Checkpointer:
     """The thread. ``on_done`` is called in it after each checkpoint, ``on_trouble`` with a failing disk's errno.
 
-    ``on_skipped`` is told of a small file that cannot be synced at all.
+    ``write_again`` brings a small file's bytes into it once more; ``on_skipped`` is told of one that cannot be synced.
     """
 
     def __init__(
@@ -49,11 +49,13 @@ class Checkpointer:
         journal: Journal,
         on_done: Callable[[Checkpoint], None],
         on_trouble: Callable[[int], None],
+        write_again: Callable[[Path], None],
         on_skipped: Callable[[Path, OSError], None],
     ) -> None:
         self._journal = journal
         self._on_done = on_done
         self._on_trouble = on_trouble
+        self._write_again = write_again
         self._on_skipped = on_skipped
         self._queue: SimpleQueue[Checkpoint] = SimpleQueue()
         threading.Thread(target=self._run, name="checkpoint", daemon=True).start()
@@ -78,7 +80,7 @@ class Checkpointer:
             self._until_it_holds(partial(disk.sync_data, segment.fd), partial(self._rewrite, segment))
         disk.step("checkpoint.segments_synced")
         for path in checkpoint.files:
-            self._until_it_holds(partial(self._sync_path, path), partial(rewrite_file, path))
+            self._until_it_holds(partial(self._sync_path, path), partial(self._write_again, path))
         for path in checkpoint.directories:
             self._until_it_holds(partial(self._sync_path, path), lambda: None)
         disk.step("checkpoint.synced")

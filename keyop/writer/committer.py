@@ -77,6 +77,7 @@ class Committer:
             self.journal,
             self._checkpoint_done,
             lambda errno: self.trouble.set("checkpoint", errno),
+            cursors.write_again,
             lambda path, error: log.error("not_synced", file=path, why=error.strerror),
         )
         self._finished: list[Checkpoint] = []

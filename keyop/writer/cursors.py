@@ -7,6 +7,7 @@ count is the truth, and the file where none of them names the cursor.
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from zlib import crc32
 
@@ -87,6 +88,9 @@ class Cursors:
         self._directory = directory
         self._log = log
         self._complained: set[Path] = set()
+        # Files are written by the commit thread, and once more by the checkpoint's.
+        self._writing = threading.Lock()
+        self._attempts = b""
         self._attempts_path = directory.run / "attempts"
         self._earlier_attempts = _read_attempts(self._attempts_path, log)
 
@@ -165,7 +169,8 @@ class Cursors:
         self.unsynced_files.discard(cursor.path)
         self.by_key.pop(cursor.key, None)
         try:
-            disk.unlink(cursor.path)
+            with self._writing:
+                disk.unlink(cursor.path)
         except OSError as error:
             self._complain(cursor.path, error)
         self.unsynced_directories.add(cursor.path.parent)
@@ -196,12 +201,35 @@ class Cursors:
     def _file_one(self, cursor: Cursor) -> None:
         if cursor.filed == cursor.offset:
             return
-        if cursor.filed < 0 and disk.make_directory(cursor.path.parent):
-            self.unsynced_directories.add(self._directory.subscribers)
-        if write_offset(cursor.path, cursor.offset):
-            self.unsynced_directories.add(cursor.path.parent)
-        cursor.filed = cursor.offset
+        if cursor.filed < 0:
+            disk.make_directory(cursor.path.parent)
+            # Also where both are there: who made them was perhaps killed before they were synced.
+            self.unsynced_directories.update((self._directory.subscribers, cursor.path.parent))
+        with self._writing:
+            write_offset(cursor.path, cursor.offset)
+            cursor.filed = cursor.offset
         self.unsynced_files.add(cursor.path)
+
+    def write_again(self, path: Path) -> None:
+        """After a failed sync: bring a file's bytes into it once more, from memory. Raises `OSError`.
+
+        To read them back would not do: the kernel may have dropped them, and the file reads as the device has it.
+        Called in the checkpoint's thread.
+        """
+        with self._writing:
+            if path == self._attempts_path:
+                self._write_attempts()
+                return
+            cursor = self.by_key.get((os.fsencode(path.parent.name), os.fsencode(path.stem)))
+            if cursor is not None and cursor.filed >= 0:
+                write_offset(path, cursor.filed)
+
+    def refile_unsynced(self) -> None:
+        """What was written and is not known to be synced is written again by the next `file`."""
+        for cursor in self.by_key.values():
+            if cursor.path in self.unsynced_files:
+                cursor.filed = -1
+                self.unfiled.add(cursor)
 
     def file_attempts(self) -> None:
         """Note the attempts begun, for the next writer: the journal that holds them is about to be freed."""
@@ -213,15 +241,20 @@ class Cursors:
         lines += [_attempts_line(key, offset, attempts) for key, (offset, attempts) in self._earlier_attempts.items()]
         if not lines and not self._attempts_path.exists():
             return
+        with self._writing:
+            self._attempts = b"".join(lines)
+            self._write_attempts()
+        self.unsynced_files.add(self._attempts_path)
+        self.unsynced_directories.add(self._attempts_path.parent)
+
+    def _write_attempts(self) -> None:
         draft = self._attempts_path.with_name(".attempts.new")
         fd = disk.open_file(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
-            disk.write_at(fd, b"".join(lines), 0)
+            disk.write_at(fd, self._attempts, 0)
         finally:
             os.close(fd)
         disk.rename(draft, self._attempts_path)
-        self.unsynced_files.add(self._attempts_path)
-        self.unsynced_directories.add(self._attempts_path.parent)
 
 
 def _attempts_line(key: Key, offset: int, attempts: int) -> bytes:

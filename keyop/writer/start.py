@@ -135,6 +135,7 @@ def finish_recovery(directory: DataDirectory, recovered: Recovered, cursors: Cur
         return
     file_system = FileSystem(directory)
     try:
+        cursors.refile_unsynced()
         trouble = cursors.file()
         if trouble is not None:
             raise trouble
@@ -143,7 +144,7 @@ def finish_recovery(directory: DataDirectory, recovered: Recovered, cursors: Cur
     finally:
         file_system.close()
     disk.step("recovery.offsets_synced")
-    free_journal(directory)
+    free_journal(recovered)
     disk.step("recovery.freed")
     spills.remove(recovered.spills)
 
