@@ -142,7 +142,7 @@ def _reap_left() -> None:
 def writer_environment() -> dict[str, str]:
     """The child finds this very package, wherever it was imported from."""
     environment = dict(os.environ)
-    # glibc: one heap for the writer's few threads instead of one for each.
+    # glibc: one heap for its few threads instead of one for each.
     environment.setdefault("MALLOC_ARENA_MAX", "1")
     package_root = str(Path(__file__).resolve().parents[2])
     paths = environment.get("PYTHONPATH", "").split(os.pathsep)

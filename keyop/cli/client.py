@@ -24,9 +24,6 @@ def command(place: Place, log_format: str, log_level: str) -> None:
       keyop client -c /etc/keyop.yaml
       keyop client -c client.yaml --log-format json --log-level warning
     """
-    from keyop.cli.federation import serve, set_up_logging
-    from keyop.federation.client import Client
+    from keyop.federation.serving import become
 
-    settings = place.settings()
-    set_up_logging(log_format, log_level)
-    serve(Client(settings), lambda _: f"{len(settings.client.hubs)} hubs")
+    become("client", place.settings(), log_format=log_format, log_level=log_level)

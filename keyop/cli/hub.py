@@ -24,8 +24,6 @@ def command(place: Place, log_format: str, log_level: str) -> None:
       keyop hub -c /etc/keyop.yaml
       keyop hub -c hub.yaml --log-format json --log-level warning
     """
-    from keyop.cli.federation import serve, set_up_logging
-    from keyop.federation.hub import Hub
+    from keyop.federation.serving import become
 
-    set_up_logging(log_format, log_level)
-    serve(Hub(place.settings()), lambda address: f"listening at {address}")
+    become("hub", place.settings(), log_format=log_format, log_level=log_level)

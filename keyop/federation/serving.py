@@ -1,17 +1,25 @@
-"""Running ``keyop hub`` and ``keyop client`` in the foreground until a signal: what both commands share."""
+"""Hub and client as processes: started with their settings, working until a signal.
+
+``keyop hub`` reads the configuration and then becomes this process by exec: what reading took (click, pydantic, YAML:
+10 MiB) does not stay in memory for years. `Messenger(..., federate=True)` starts the same as children.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
+import tempfile
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+from keyop.attachment.spawn import writer_environment as child_environment
+from keyop.configuration.settings import Settings
+from keyop.federation.identity import Role
 
 
 class Service(Protocol):
@@ -22,6 +30,23 @@ class Service(Protocol):
 
     def close(self) -> Coroutine[Any, Any, None]:
         """Finish what is under way, and leave."""
+
+
+def command_line(role: Role, settings: Settings, *, log_format: str, log_level: str) -> tuple[list[str], int]:
+    """The command of such a process, and the descriptor that it inherits, with the settings in it."""
+    with tempfile.TemporaryFile() as file:
+        file.write(settings.to_json().encode())
+        file.seek(0)
+        fd = os.dup(file.fileno())
+    os.set_inheritable(fd, True)
+    arguments = [f"settings_fd={fd}", f"log_format={log_format}", f"log_level={log_level}"]
+    return [sys.executable, "-m", "keyop.federation", role, *arguments], fd
+
+
+def become(role: Role, settings: Settings, *, log_format: str, log_level: str) -> None:
+    """Go on as such a process. Does not return."""
+    command, _fd = command_line(role, settings, log_format=log_format, log_level=log_level)
+    os.execve(sys.executable, command, child_environment())
 
 
 def serve(service: Service, ready: Callable[[Any], str]) -> None:
