@@ -41,11 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cuts", type=int, default=300, metavar="N", help="how many power cuts (default: 300)")
     parser.add_argument("--mode", choices=("strict", "periodic", "both"), default="both", help="default: both in turn")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="images at once (default: one a core)")
+    parser.add_argument(
+        "--again", type=Path, nargs="+", metavar="DIR", help="check kept images again, nothing else"
+    )
     parser.add_argument("--no-control", action="store_true", help="without the runs that have to find losses")
 
 
 def run(arguments: argparse.Namespace) -> list[Report]:
     """Cut the power so many times. Raises `SkippedError` where that cannot be done, and `RigError`."""
+    if arguments.again:
+        return [again(arguments.again)]
     reason = missing(arguments.fs)
     if reason is not None:
         raise SkippedError(reason)
@@ -179,14 +184,17 @@ def _check_all(
 
 def _check(kind: FileSystem, image: Path, plan: Plan, recorded: Recorded, images: Images, cut: Cut) -> Room[Finding]:
     tail = images.tail(cut.point)
-    late_ns = int(_LATE_S * 1e9) + plan.sync_interval_ms * 1_000_000
 
     def work() -> Finding:
         images.save(cut.survival.of(tail, kind.superblocks), image)
-        synced_before_ns = recorded.recording.time_ns(cut.point) - late_ns
-        return check_image(kind, image, Before(recorded.notes, plan, cut.point, synced_before_ns))
+        return check_image(kind, image, _before(plan, recorded, cut))
 
     return Room(work, _IMAGE_TIMEOUT_S)
+
+
+def _before(plan: Plan, recorded: Recorded, cut: Cut) -> Before:
+    late_ns = int(_LATE_S * 1e9) + plan.sync_interval_ms * 1_000_000
+    return Before(recorded.notes, plan, cut.point, recorded.recording.time_ns(cut.point) - late_ns)
 
 
 def _ended(rooms: dict[Room[Finding], tuple[Cut, Path]]) -> list[Room[Finding]]:
@@ -211,18 +219,42 @@ def _keep(
         return None
     name = f"cut-{kind.name}-{cut.point}-{cut.survival.seed}"
     images = Images(recorded.recording, recorded.first_contents)
-    tail = images.tail(cut.point)
-    images.save(cut.survival.of(tail, kind.superblocks), image.with_name("again"))
+    images.save(cut.survival.of(images.tail(cut.point), kind.superblocks), image.with_name("again"))
     keep(image.with_name("again"), kept, f"{name}/image")
     for file in ("ledger", "log"):
         if image.with_name(file).exists():
             keep(image.with_name(file), kept, f"{name}/{file}")
+    before = _before(plan, recorded, cut)
     known = {
         "fs": kind.name,
         "cut": asdict(cut),
         "plan": plan.as_dict(),
         "violations": [str(found) for found in finding.violations],
-        "notes": [note for note in recorded.notes if note["mark"] <= cut.point],
+        "synced_before_ns": before.synced_before_ns,
+        "notes": [note for note in before.notes if note["mark"] <= cut.point],
     }
     (kept / name / "known.json").write_text(json.dumps(known))
     return kept / name
+
+
+def again(kept: list[Path]) -> Report:
+    """Check images that were kept, as they were left."""
+    report = Report("cuts again")
+    for directory in kept:
+        known = json.loads((directory / "known.json").read_text())
+        plan = Plan(**known["plan"])
+        before = Before(known["notes"], plan, known["cut"]["point"], known["synced_before_ns"])
+        with _stage() as stage:
+            work = functools.partial(_again_in_the_room, FILE_SYSTEMS[known["fs"]], directory, stage, before)
+            finding = in_a_room(work, _IMAGE_TIMEOUT_S)
+        report.runs += 1
+        report.recovered_ms += finding.recovered_ms
+        report.add(finding.violations, kept=directory)
+    return report.finish()
+
+
+def _again_in_the_room(kind: FileSystem, kept: Path, stage: Path, before: Before) -> Finding:
+    system.mount("tmpfs", stage, "tmpfs")
+    (stage / "image").touch()
+    system.copy_sparse(kept / "image", stage / "image")
+    return check_image(kind, stage / "image", before)

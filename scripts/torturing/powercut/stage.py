@@ -18,6 +18,7 @@ from torturing.powercut.disk import Disk
 from torturing.powercut.image import Recording
 from torturing.powercut.mount import FileSystem, make_image, mounted
 from torturing.powercut.points import Step
+from torturing.powercut.writeback import write_back_something
 from torturing.workload import Plan
 
 DATA = "data"
@@ -77,21 +78,30 @@ def _preloaded(steps: Path, mark: Path, synced: bool) -> Iterator[None]:
 
 
 def _disturb(crew: Crew, seconds: float, dice: random.Random) -> None:
-    """Let it work, and now and then kill somebody or ask for a checkpoint; at the end all leave, or none does."""
+    """Let it work while the kernel writes back, and now and then kill somebody or ask for a checkpoint; at the end all
+    leave, or none does."""
     end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        time.sleep(min(left, dice.uniform(0.2, 1.2)))
+    next_time = 0.0
+    while (now := time.monotonic()) < end:
+        time.sleep(dice.uniform(0.01, 0.08))
+        write_back_something(crew.directory, dice)
         crew.look_after()
-        what = dice.choice(("writer", "writer", "publisher", "subscriber", "checkpoint", "nothing"))
-        if what == "writer":
-            crew.kill_writer()
-            crew.start_writer()
-        elif what == "checkpoint" and "checkpoint" not in crew.members:
-            crew.checkpoint()
-        elif what in ("publisher", "subscriber"):
-            name = dice.choice(crew.publishers if what == "publisher" else _SUBSCRIBERS)
-            if name in crew.members and crew.members[name].ready:
-                crew.kill(name)
-                crew.revive(name)
+        if now >= next_time:
+            _disturb_somebody(crew, dice)
+            next_time = now + dice.uniform(0.2, 1.2)
     if dice.random() < 0.5:
         crew.stop()
+
+
+def _disturb_somebody(crew: Crew, dice: random.Random) -> None:
+    what = dice.choice(("writer", "writer", "publisher", "subscriber", "checkpoint", "nothing"))
+    if what == "writer":
+        crew.kill_writer()
+        crew.start_writer()
+    elif what == "checkpoint" and "checkpoint" not in crew.members:
+        crew.checkpoint()
+    elif what in ("publisher", "subscriber"):
+        name = dice.choice(crew.publishers if what == "publisher" else _SUBSCRIBERS)
+        if name in crew.members and crew.members[name].ready:
+            crew.kill(name)
+            crew.revive(name)
