@@ -288,8 +288,9 @@ class Attachment:
         if self.closed:
             return
         self.ticks += 1
-        if self.writer.words[STATE] >= layout.CLOSING or self.writer.is_replaced():
-            self.writer.map_board(self._remake_port_if_gone)
+        another = self.writer.words[STATE] >= layout.CLOSING or self.writer.is_replaced()
+        if another and self.writer.map_board(self._remake_port_if_gone):
+            self.writer.knock()  # for what was sent with an eye on the one before
         if self.commit_gate.busy:
             self.commit_gate.knock()
         if self.data_gate.busy:
@@ -317,8 +318,8 @@ class Attachment:
         """
         with self._slot_lock, self._lock:
             path = f"/dev/shm{self.identity.port(self._name)}"
-            if self._orphaned or not os.path.isdir("/dev/shm") or os.path.exists(path):
-                return
+            if self.closed or self._orphaned or not os.path.isdir("/dev/shm") or os.path.exists(path):
+                return  # of one that has left it is the writer that removed it
             self._log.warning("%s: shared memory was emptied; this process makes its port anew", self.directory.path)
             self._port.remake(self._name)
             self._words = self._port.words

@@ -122,8 +122,9 @@ class WriterLink:
         self._fence()
         asleep = self.words[WRITER_ASLEEP]
         if asleep and asleep != self._posted:
-            self._posted = asleep
+            # In this order: Ctrl-C in between leaves nothing noted that was not done.
             self._semaphore.post()  # type: ignore[union-attr]
+            self._posted = asleep
 
     # ---- what its board says
 

@@ -23,6 +23,7 @@ from keyop.writer.checkpoint import Checkpoint, Checkpointer
 from keyop.writer.cursors import Cursor, Cursors
 from keyop.writer.flusher import Flusher
 from keyop.writer.log import Log
+from keyop.writer.refused import Wait
 from keyop.writer.round import Round
 from keyop.writer.seen import SeenIds
 from keyop.writer.spill import Spills
@@ -89,9 +90,12 @@ class Committer:
         self._fence = Fence()
         self._spin_ns = options.spin_us * 1000 if (os.cpu_count() or 1) > 1 else 0
         self._moved: list[Cursor] = []
+        self._newcomers: list[AttachedPort] = []
         self._rotation = 0
         self._waiting = 0
         self._looked_ns = 0
+        # Whether it was woken since it last looked around.
+        self._woken = False
         self._sleeps = board.incarnation
         self._tick_due = False
         self._checkpoint_wanted: list[Callable[[], None]] = []
@@ -162,6 +166,10 @@ class Committer:
         return False
 
     def _sleep(self) -> None:
+        if self._woken:
+            # There was work, and no time to look around. But what woke it may have been a newcomer, or its last word.
+            self._look_around()
+            return
         words = self.board.words
         # A number for each sleep, never 0: who has posted for it once need not do so again.
         self._sleeps = self._sleeps % layout.MASK + 1
@@ -175,6 +183,7 @@ class Committer:
             else:
                 self._semaphore.wait()
         words[WRITER_ASLEEP] = 0
+        self._woken = True
         self._unblock()
         if not self._work_waiting():
             self._look_around()
@@ -184,12 +193,19 @@ class Committer:
         self._welcome(self.census.look())
         if self.census.detached():
             self.census.find_dead()
+        self._woken = False
         self._looked_ns = time.perf_counter_ns()
 
     def _welcome(self, ports: list[AttachedPort]) -> None:
         """Ports that were found: one whose memory was made anew may hold subscriptions."""
-        for port in ports:
-            self.subscriptions.adopt(port, granted=True)
+        self._newcomers += ports
+        while self._newcomers:
+            try:
+                if self._newcomers[0] in self.census.ports:
+                    self.subscriptions.adopt(self._newcomers[0], granted=True)
+            except Wait:
+                return  # a failing disk: the next look tries again
+            del self._newcomers[0]
 
     # ---- one round
 
@@ -379,7 +395,7 @@ class Committer:
     # ---- twice a second
 
     def _tick(self) -> None:
-        self._welcome(self.census.scan())
+        self._welcome(self.census.revisit())
         self.census.find_dead()
         moved = self.cursors.moved()
         self.moving = bool(moved)
