@@ -219,6 +219,7 @@ def test_a_relayed_message_gets_those_that_are_missing(before: bytes, after: byt
         (b'{"v":1, "payload": 1}', b'{"v":1, "route":["peer","me"],"payload": 1}'),
         (b'{"v":1,"PAYLOAD":1}', b'{"v":1,"route":["peer","me"],"PAYLOAD":1}'),
         (b'{"v":1,"payload":1,"payload":2}', b'{"v":1,"payload":1,"route":["peer","me"],"payload":2}'),
+        (b'{"v":1,"payload":1,"payload":2} ', b'{"v":1,"payload":1,"route":["peer","me"],"payload":2} '),
         (b'{"v":1,"payload":1,"id":"x"}', b'{"v":1,"route":["peer","me"],"payload":1,"id":"x"}'),
         (b'{"v":1,"Route":["a"],"payload":1}', b'{"v":1,"Route":["a","peer","me"],"payload":1}'),
         (b'{"v":1,"payload":1,"route":["a"]}', b'{"v":1,"payload":1,"route":["a","peer","me"]}'),

@@ -285,6 +285,7 @@ def test_a_batch_is_acknowledged_when_it_is_committed(opened: Opened) -> None:
         ([b""], ""),
         ([line("1"), b"{"], ""),
         ([line("1"), b"[]"], ""),
+        ([b'{"v":1,"id":"x","channel":7}'], ""),
         ([b"{", line("2")], "2"),
         ([line("1"), line("1")], "1"),
         ([line("big").replace(b'"i"', b'"%b"' % (b"i" * 300))], "big"),
