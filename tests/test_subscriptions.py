@@ -1,0 +1,98 @@
+"""What a writer that starts takes up from the slots of processes that outlived the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from child import kill_writer
+from inbox import Inbox
+
+from keyop import Messenger
+from keyop.ipc import lease
+from keyop.ipc.layout import SLOT_ASKED, SLOT_IN_USE
+from keyop.ipc.names import DirectoryIdentity
+from keyop.ipc.slot import Slot
+from keyop.protocol.writer_options import WriterOptions
+from keyop.storage.directory import DataDirectory
+from keyop.writer.attached import AttachedPort
+from keyop.writer.committer import Committer
+from keyop.writer.log import Log
+from keyop.writer.start import bring_up
+from keyop.writer.subscriptions import Subscriptions
+
+
+@contextmanager
+def nobody_starts_a_writer(m: Messenger) -> Iterator[None]:
+    m._attachment.tick = lambda: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del m._attachment.tick
+
+
+@contextmanager
+def brought_up(data_dir: Path) -> Iterator[Committer]:
+    """A writer in this process, as it is when its board says OPEN."""
+    directory = DataDirectory(data_dir)
+    lock = lease.acquire(directory.run / lease.WRITER_LOCK)
+    assert lock is not None
+    options = WriterOptions(str(data_dir))
+    committer = bring_up(directory, DirectoryIdentity(directory.run), options, Log("text", "info"), lambda *_: None)
+    try:
+        yield committer
+    finally:
+        committer.channels.close()
+        committer.journal.close()
+        committer.census.close()
+        lock.release()
+
+
+def as_asked(m: Messenger) -> Slot:
+    """As if the answer had not been seen yet."""
+    slot = m._attachment.slot(0)
+    slot._words[slot._word + SLOT_IN_USE] = SLOT_ASKED
+    return slot
+
+
+def test_a_grant_that_is_seen_while_the_writer_starts(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process marks it between the look for what was granted and the look for what may have been."""
+    adopt = Subscriptions.adopt
+    with Messenger(data_dir) as m:
+        inbox = Inbox()
+        m.subscribe("c", "s", inbox, exactly_once=True)
+        with nobody_starts_a_writer(m):
+            kill_writer(data_dir)
+            slot = as_asked(m)
+
+            def adopt_slowly(self: Subscriptions, port: AttachedPort, *, granted: bool) -> None:
+                adopt(self, port, granted=granted)
+                slot.grant()
+
+            monkeypatch.setattr(Subscriptions, "adopt", adopt_slowly)
+            with brought_up(data_dir) as committer:
+                assert committer.cursors.by_key[b"c", b"s"].holder in committer.census.ports
+        m.publish("c", 1, payload_type="t")
+        assert inbox.next().payload == 1
+
+
+def test_a_grant_that_a_dead_process_has_not_seen_counts_for_nobody(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has handled nothing; and another one may have been granted the same id."""
+    with Messenger(data_dir) as m:
+        m.subscribe("c", "s", print)
+        with nobody_starts_a_writer(m):
+            kill_writer(data_dir)
+            as_asked(m)
+            with brought_up(data_dir) as committer:
+                cursor = committer.cursors.by_key[b"c", b"s"]
+                assert cursor.holder is not None
+            holding = lease.is_held
+            monkeypatch.setattr(lease, "is_held", lambda path: not path.name.startswith("port-") and holding(path))
+            with brought_up(data_dir) as committer:
+                cursor_or_none = committer.cursors.by_key.get((b"c", b"s"))
+                assert cursor_or_none is None or cursor_or_none.holder is None
+            monkeypatch.undo()
