@@ -115,8 +115,8 @@ class Subscriptions:
             except SharedMemoryError as error:
                 self._log.error("slots_lost", port=port.name, why=error)
                 return
-            # The second look takes granted ones, too: a process may have seen its answer in between. A dead one that has
-            # not seen it has handled nothing.
+            # The second look takes granted ones, too: their answers may have been seen in between. A dead process that
+            # has not seen its answer has handled nothing.
             if slot.in_use and (slot.granted or (not granted and port.is_alive())):
                 channel, id = slot.names()
                 self._adopt_slot(port, slot, channel, id)
