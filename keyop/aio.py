@@ -39,8 +39,10 @@ __all__ = ["Messenger", "Transaction"]
 class _LoopMessenger(ThreadMessenger):
     """A messenger whose coroutine handlers run on one event loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, source: Any, name: str | None, logger: Any) -> None:
-        super().__init__(source, name=name, logger=logger)
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, source: Any, name: str | None, logger: Any, federate: bool
+    ) -> None:
+        super().__init__(source, name=name, logger=logger, federate=federate)
         self._loop = loop
 
     def _invoker(self, handler: Callable[..., Any]) -> Callable[[Any], object]:
@@ -97,8 +99,9 @@ class Messenger:
         *,
         name: str | None = None,
         logger: logging.Logger | None = None,
+        federate: bool = False,
     ) -> None:
-        self._arguments = (source, name, logger)
+        self._arguments = (source, name, logger, federate)
         self._types: list[tuple[str, Any]] = []
         self._core: _LoopMessenger | None = None
         self._starting: asyncio.Lock | None = None

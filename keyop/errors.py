@@ -5,7 +5,8 @@ KeyopError
 ├── ConfigError                     a configuration key or value is wrong
 ├── ClosedError                     the messenger was closed
 ├── DataDirectoryError              the data directory cannot be used
-├── FederationBusy                  a hub or client runs on this data directory already
+├── FederationError                 a hub or client process could not be started
+│   └── FederationBusy              one runs on this data directory already
 ├── NameRuleError (ValueError)
 │   ├── ChannelNameError            not a channel name
 │   │   └── ReservedChannelError    .dead-letter and .replay are written by keyop alone
@@ -80,7 +81,11 @@ class PayloadTypeError(PayloadError):
     """A payload class or type name is not registered, or registered twice."""
 
 
-class FederationBusy(KeyopError):
+class FederationError(KeyopError):
+    """A hub or client process could not be started, or did not get ready."""
+
+
+class FederationBusy(FederationError):
     """A hub (or a client) process runs on this data directory already; there is one of each at most."""
 
 

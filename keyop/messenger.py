@@ -33,6 +33,7 @@ from keyop.subscriber.subscription import Subscription
 
 if TYPE_CHECKING:
     from keyop.config import Config
+    from keyop.federation.children import Children
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 CLOSE_TIMEOUT_S = 10.0
@@ -78,14 +79,18 @@ class Messenger:
         *,
         name: str | None = None,
         logger: logging.Logger | None = None,
+        federate: bool = False,
     ) -> None:
         """Attach to a data directory.
 
         ``source`` is the directory's path, a configuration file's, a `Config`, or None for what ``KEYOP_CONFIG`` or
         ``KEYOP_DATA_DIR`` name. ``name`` goes into each message as its ``origin``. ``logger`` is used instead of
-        ``logging.getLogger("keyop")``.
+        ``logging.getLogger("keyop")``. With ``federate`` the hub and the client that the configuration enables run
+        as child processes until `close`; without it they are processes of their own, ``keyop hub`` and
+        ``keyop client``.
 
-        Raises `ConfigError`, `DataDirectoryError`, `SharedMemoryError`, `WriterUnavailable`.
+        Raises `ConfigError`, `DataDirectoryError`, `SharedMemoryError`, `WriterUnavailable`, with ``federate`` also
+        `FederationError`.
         """
         self._settings = settings_for(source)
         self._log = logger or logging.getLogger("keyop")
@@ -94,6 +99,7 @@ class Messenger:
         self._attachment = Attachment(self._settings, self._log)
         try:
             self._publisher = Publisher(self._attachment, self._types, self._name, always_sync=self._wants_strict())
+            self._children = self._federate(federate)
         except BaseException:
             self._attachment.close()
             raise
@@ -103,6 +109,25 @@ class Messenger:
         self._attachment.tick_listeners.append(self._report_refusals)
         self._warn_of_differences()
         _messengers.append(self)
+
+    def _federate(self, federate: bool) -> Children | None:
+        """The hub and the client of this program; a warning where nobody runs what the configuration enables."""
+        if not (self._settings.hub.enabled or self._settings.client.enabled):
+            return None
+        from keyop.federation.children import Children, missing
+
+        if federate:
+            return Children(self._settings, self._log)
+        for role in missing(self._settings):
+            self._log.warning(
+                "%s: %s.enabled is set, but no %s runs on this data directory: start `keyop %s`, or use "
+                "Messenger(..., federate=True)",
+                self._settings.storage.data_dir,
+                role,
+                role,
+                role,
+            )
+        return None
 
     def _wants_strict(self) -> bool:
         return "storage.sync_interval_ms" in self._settings.explicit and self._settings.storage.sync_interval_ms == 0
@@ -391,6 +416,8 @@ class Messenger:
     def _close(self, subscriptions: list[Subscription], timeout: float) -> None:
         deadline = time.monotonic() + timeout
         if not self._attachment.orphaned:
+            if self._children is not None:
+                self._children.close()
             self._close_subscriptions(subscriptions, deadline)
             self._report_refusals()
             if not self._attachment.close(max(0.0, deadline - time.monotonic())):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Iterable
 from typing import Self
@@ -144,4 +145,5 @@ def _only_one(attachment: Attachment, role: Role) -> lease.Lease:
     held = lease.acquire(path)
     if held is None:
         raise FederationBusy(f"{attachment.directory.path}: a keyop {role} runs on this directory already")
+    held.note(f"pid {os.getpid()}\n")
     return held

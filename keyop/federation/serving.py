@@ -21,6 +21,9 @@ from keyop.attachment.spawn import writer_environment as child_environment
 from keyop.configuration.settings import Settings
 from keyop.federation.identity import Role
 
+EXIT_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE = 1, 2, 69
+"""As those of keyop's other commands: any error, wrong configuration, somebody else is in the way."""
+
 
 class Service(Protocol):
     """A hub or a client."""
@@ -32,14 +35,19 @@ class Service(Protocol):
         """Finish what is under way, and leave."""
 
 
-def command_line(role: Role, settings: Settings, *, log_format: str, log_level: str) -> tuple[list[str], int]:
-    """The command of such a process, and the descriptor that it inherits, with the settings in it."""
+def command_line(
+    role: Role, settings: Settings, *, log_format: str, log_level: str, is_child: bool = False
+) -> tuple[list[str], int]:
+    """The command of such a process, and the descriptor that it inherits, with the settings in it.
+
+    A child says a line on its standard output when it is ready, and leaves when its standard input ends.
+    """
     with tempfile.TemporaryFile() as file:
         file.write(settings.to_json().encode())
         file.seek(0)
         fd = os.dup(file.fileno())
     os.set_inheritable(fd, True)
-    arguments = [f"settings_fd={fd}", f"log_format={log_format}", f"log_level={log_level}"]
+    arguments = [f"settings_fd={fd}", f"log_format={log_format}", f"log_level={log_level}", f"is_child={int(is_child)}"]
     return [sys.executable, "-m", "keyop.federation", role, *arguments], fd
 
 
@@ -49,22 +57,31 @@ def become(role: Role, settings: Settings, *, log_format: str, log_level: str) -
     os.execve(sys.executable, command, child_environment())
 
 
-def serve(service: Service, ready: Callable[[Any], str]) -> None:
-    """Start, say that it is ready, wait for SIGTERM or SIGINT, and close."""
-    asyncio.run(_serve(service, ready))
+def serve(role: Role, service: Service, describe: Callable[[Any], str], *, is_child: bool) -> None:
+    """Start, say that it is ready, wait for SIGTERM, SIGINT or the parent's end, and close."""
+    asyncio.run(_serve(role, service, describe, is_child))
 
 
-async def _serve(service: Service, ready: Callable[[Any], str]) -> None:
+async def _serve(role: Role, service: Service, describe: Callable[[Any], str], is_child: bool) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    started = await service.start()
-    logging.getLogger("keyop").info("%s", ready(started))
+    started = describe(await service.start())
+    logging.getLogger(f"keyop.{role}").info("%s", started)
+    if is_child:
+        sys.stdout.write(f"ready {started}\n")
+        sys.stdout.flush()
+        loop.add_reader(sys.stdin.fileno(), _look_at_parent, stop)
     try:
         await stop.wait()
     finally:
         await service.close()
+
+
+def _look_at_parent(stop: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        stop.set()
 
 
 def set_up_logging(log_format: str, level: str) -> None:
