@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 from typing import TYPE_CHECKING
 
 from keyop.attachment.held_cursor import transaction
-from keyop.configuration.address import host_and_port
 from keyop.configuration.settings import HubReference, Settings
 from keyop.errors import PeerRefused
 from keyop.federation.backoff import Backoff
 from keyop.federation.connection import Connection
+from keyop.federation.dialling import dial, why
 from keyop.federation.host import CLOSE_TIMEOUT_S, Host
-from keyop.federation.hub import PING_INTERVAL_S, PING_TIMEOUT_S
-from keyop.federation.identity import peer_name, reason
 from keyop.federation.outbound import Outbound
 from keyop.federation.positions import CLIENT_PREFIX
 from keyop.federation.session import Closed, Session
@@ -26,8 +23,6 @@ from keyop.storage.offsets import OFFSET_SUFFIX
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
-
-DIAL_TIMEOUT_S = 10.0
 
 
 class HubLink:
@@ -71,11 +66,12 @@ class HubLink:
         """Connect, again and again, until cancelled."""
         while True:
             try:
-                websocket = await self._dial()
-                closed = await self._serve(websocket)
+                context = self._host.credentials.client_context(verify_hostname=self.reference.verify_hostname)
+                websocket, name = await dial(self.reference, context, self._host.limits, self._log)
+                closed = await self._serve(websocket, name)
             except (OSError, PeerRefused, TimeoutError, ValueError) as error:
                 closed = None
-                self._failed(_why(error))
+                self._failed(why(error))
             await asyncio.sleep(self._wait_s(closed))
 
     def _wait_s(self, closed: Closed | None) -> float:
@@ -89,38 +85,11 @@ class HubLink:
             return self._backoff.longest_s()
         return self._backoff.next_s()
 
-    async def _dial(self) -> ClientConnection:
-        from websockets.asyncio.client import connect
-        from websockets.exceptions import InvalidHandshake, InvalidMessage
-
-        reference, host = self.reference, self._host
-        name, port = host_and_port(reference.addr)
-        shown = f"[{name}]" if ":" in name else name or "localhost"
-        try:
-            return await connect(
-                f"wss://{shown}:{port}/",
-                ssl=host.credentials.client_context(verify_hostname=reference.verify_hostname),
-                compression=None,
-                max_size=host.limits.max_message_bytes,
-                open_timeout=DIAL_TIMEOUT_S,
-                ping_interval=PING_INTERVAL_S,
-                ping_timeout=PING_TIMEOUT_S,
-                close_timeout=2,
-                proxy=None,
-                logger=self._log.getChild("websocket"),
-            )
-        except (InvalidHandshake, InvalidMessage, EOFError) as error:
-            raise OSError(f"no WebSocket is spoken there: {error}") from error
-
-    async def _serve(self, websocket: ClientConnection) -> Closed:
+    async def _serve(self, websocket: ClientConnection, name: str) -> Closed:
         host, reference = self._host, self.reference
-        try:
-            name = peer_name(websocket.transport.get_extra_info("ssl_object"), reference.expect_hub)
-            if self._taken.setdefault(name, reference.addr) != reference.addr:
-                raise PeerRefused(f"it is {name!r}, which is served at {self._taken[name]} already")
-        except PeerRefused:
+        if self._taken.setdefault(name, reference.addr) != reference.addr:
             await websocket.close()
-            raise
+            raise PeerRefused(f"it is {name!r}, which is served at {self._taken[name]} already")
         session = Session.client(host.instance_name, reference.subscribe, now_s=time.monotonic(), limits=host.limits)
         connection = Connection(websocket, session, lambda connection, hello: self._greet(name, hello), self._log)
         connection.bytes_per_s = reference.max_bytes_per_s
@@ -151,11 +120,11 @@ class HubLink:
         self._log.info("%s: connected to %s", self.reference.addr, name)
 
     def _ended(self, name: str, connection: Connection, closed: Closed) -> None:
-        why = f"{closed.code} {closed.reason}".rstrip()
+        reason = f"{closed.code} {closed.reason}".rstrip()
         if connection.outbound is None:
-            self._failed(f"the hub closed before its handshake: {why}")
+            self._failed(f"the hub closed before its handshake: {reason}")
             return
-        self._log.warning("%s: disconnected from %s: %s", self.reference.addr, name, why)
+        self._log.warning("%s: disconnected from %s: %s", self.reference.addr, name, reason)
         self._host.audit.event(
             "peer_disconnected",
             peer=name,
@@ -163,13 +132,13 @@ class HubLink:
             detail=f"unacked_bytes={self.outbound.behind_bytes}",
         )
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, reason: str) -> None:
         """Said when it begins and when the reason changes: a hub that is away for a month fills no log."""
         self.attempts += 1
-        if why != self._said:
-            self._said = why
-            self._log.warning("%s: cannot be reached, and is tried again: %s", self.reference.addr, why)
-            detail = f"attempt={self.attempts} err={why}"
+        if reason != self._said:
+            self._said = reason
+            self._log.warning("%s: cannot be reached, and is tried again: %s", self.reference.addr, reason)
+            detail = f"attempt={self.attempts} err={reason}"
             self._host.audit.event("peer_connected", peer_addr=self.reference.addr, detail=detail)
 
 
@@ -225,11 +194,3 @@ class Client:
         for link in self.links:
             await link.close()
         await self._host.close()
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, ssl.SSLError):
-        return reason(error)
-    if isinstance(error, TimeoutError):
-        return f"no answer within {DIAL_TIMEOUT_S:.0f} s"
-    return str(error) or type(error).__name__

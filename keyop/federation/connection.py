@@ -9,12 +9,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
 
 from keyop.errors import KeyopError
-from keyop.federation.inbound import Inbound
-from keyop.federation.outbound import Outbound, Parcel
+from keyop.federation.outbound import Parcel
 from keyop.federation.session import Acknowledged, Batch, Close, Closed, HelloReceived, Received, Session, State
 from keyop.federation.wire import Hello
 
@@ -25,6 +24,34 @@ if TYPE_CHECKING:
 _CLOSE_TIMEOUT_S = 2.0
 # A line that may be half written is looked at again after this.
 _SECOND_LOOK_S = 0.012
+
+
+class Receiving(Protocol):
+    """What takes the batches that come: `keyop.federation.inbound.Inbound`, or an ephemeral client's handlers."""
+
+    async def commit(self, batch: Batch) -> None:
+        """Returns when the batch may be acknowledged. Raises `KeyopError` and `OSError` if it may not."""
+
+
+class Sending(Protocol):
+    """What gives the batches to send: `keyop.federation.outbound.Outbound`, or an ephemeral client's queue."""
+
+    def collect(self) -> Parcel | None:
+        """The next batch, None if there is none now."""
+
+    def sent(self, number: int, parcel: Parcel) -> None:
+        """It is under way as batch ``number``."""
+
+    def acknowledged(self, number: int, took_s: float) -> None:
+        """The peer has it."""
+
+    def grown(self, channels: Iterable[str]) -> bool:
+        """Channels of the data directory have grown; whether that concerns this peer."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether to collect again soon although nobody wakes."""
+
 
 OnHello = Callable[["Connection", Hello], Awaitable[None]]
 
@@ -38,8 +65,8 @@ class Connection:
         It sets `inbound` and `outbound`; a hub's also calls ``session.accept`` or ``session.refuse``.
         """
         self.session = session
-        self.inbound: Inbound | None = None
-        self.outbound: Outbound | None = None
+        self.inbound: Receiving | None = None
+        self.outbound: Sending | None = None
         self.last_progress_s = time.monotonic()
         """When a batch was last acknowledged, by either side."""
         self.round_trip_s = 0.0

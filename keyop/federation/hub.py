@@ -16,8 +16,11 @@ from keyop.configuration.address import host_and_port
 from keyop.configuration.settings import PeerSettings, Settings
 from keyop.errors import ChannelNameError, KeyopError, PeerRefused
 from keyop.federation.connection import Connection
+from keyop.federation.dialling import PING_INTERVAL_S, PING_TIMEOUT_S
 from keyop.federation.host import CLOSE_TIMEOUT_S, Host
 from keyop.federation.identity import peer_name
+from keyop.federation.inbound import Inbound
+from keyop.federation.outbound import Outbound
 from keyop.federation.positions import HUB_PREFIX
 from keyop.federation.session import Closed, Session
 from keyop.federation.wire import CloseCode, Hello
@@ -28,9 +31,6 @@ from keyop.storage.offsets import OFFSET_SUFFIX
 if TYPE_CHECKING:
     from websockets.asyncio.server import Server, ServerConnection
 
-PING_INTERVAL_S = 20.0
-# Longer than a disk that is full for a moment: the Go program does not answer while it waits for its own.
-PING_TIMEOUT_S = 60.0
 _REPLACED_TIMEOUT_S = 5.0
 _SWEEP_EVERY_S = 3600.0
 
@@ -43,6 +43,8 @@ class _Peer:
         self.address = address
         self.since_s = time.monotonic()
         self.connection: Connection | None = None
+        self.inbound: Inbound | None = None
+        self.outbound: Outbound | None = None
         self.channels: tuple[str, ...] = ()
         self.features: frozenset[str] = frozenset()
         self.is_in = False
@@ -153,8 +155,8 @@ class Hub:
             connection.session.close(CloseCode.INTERNAL_ERROR, str(error))
             return
         outbound.connected(link, peer.features)
-        connection.inbound = host.inbound(link, allowed.publish or None)
-        connection.outbound = outbound
+        connection.inbound = peer.inbound = host.inbound(link, allowed.publish or None)
+        connection.outbound = peer.outbound = outbound
         for channel in peer.channels:
             host.news.follow(channel)
         connection.session.accept(time.monotonic())
@@ -188,12 +190,11 @@ class Hub:
         self._log.info("%s (%s) is disconnected: %d %s", peer.name, peer.address, closed.code, closed.reason)
 
     async def _release(self, peer: _Peer) -> None:
-        outbound = peer.connection.outbound if peer.connection is not None else None
-        if outbound is not None:
+        if peer.outbound is not None:
             for channel in peer.channels:
                 self._host.news.leave(channel)
-            await outbound.close(time.monotonic() + CLOSE_TIMEOUT_S)
-            outbound.touch()  # how long ago it left is told by its offset files
+            await peer.outbound.close(time.monotonic() + CLOSE_TIMEOUT_S)
+            peer.outbound.touch()  # how long ago it left is told by its offset files
         if self._peers.get(peer.name) is peer:
             del self._peers[peer.name]
 
@@ -211,8 +212,8 @@ class Hub:
                 self._log.warning("%s was taken off hub.allowed_peers: disconnected", peer.name)
                 connection.session.close(CloseCode.NOT_ALLOWED, "not in allowlist")
                 connection.look()
-            elif connection.inbound is not None:
-                connection.inbound.allowed = frozenset(entry_.publish) or None
+            elif peer.inbound is not None:
+                peer.inbound.allowed = frozenset(entry_.publish) or None
 
     # ---- peers that are gone for good
 
