@@ -11,6 +11,7 @@ from keyop.ipc import lease, port
 from keyop.ipc.layout import COMMITTED, HEAD, MASK, POISONED, REPLIES_TAKEN, REPLIES_WRITTEN
 from keyop.ipc.names import DirectoryIdentity
 from keyop.ipc.port import Port, Reply
+from keyop.writer import attached as attached_module
 from keyop.writer.attached import AttachedPort
 from keyop.writer.census import Census
 from keyop.writer.log import Log
@@ -129,3 +130,22 @@ def test_a_port_that_cannot_be_used_goes_with_its_process(made: tuple[DirectoryI
     assert census.scan() == []
     assert census.leases() == []
     assert Port.open(identity, NAME) is None
+
+
+def test_an_answer_can_be_seen_before_committed_says_that_it_counts(
+    made: tuple[DirectoryIdentity, Port], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stores of another processor may arrive in any order; without a fence a refusal would pass for a success."""
+    identity, process = made
+    attached = attach(identity, tmp_path)
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        attached_module, "_fence", lambda: seen.append((process.words[REPLIES_WRITTEN], process.words[COMMITTED]))
+    )
+    attached.taken = 40
+    attached.reply(40, 7)
+    attached.settle()
+    assert seen == [(1, 0)]
+    assert process.words[COMMITTED] == 40
+    assert attached.take_over(80, [(80, 7, 0)])
+    assert seen == [(1, 0), (2, 40)]

@@ -8,13 +8,17 @@ from pathlib import Path
 from keyop.ipc import lease
 from keyop.ipc.layout import COMMITTED, HEAD, MASK, POISONED, REPLIES_TAKEN, REPLIES_WRITTEN, RING_SIZE_BYTES
 from keyop.ipc.port import Port, Reply
-from keyop.ipc.word import distance
+from keyop.ipc.word import Fence, distance
 from keyop.protocol import entry
 
 # A record that the head covers and whose CRC stays wrong for this long will not become right any more.
 POISON_AFTER_S = 1.0
 # Stores that are only late arrive within this time: until then the ring is looked at again at once.
 RECHECK_FOR_S = 0.001
+
+# Between answers and COMMITTED, in the one thread that stores them. Who saw COMMITTED first (ARM lets stores arrive in any
+# order) would find no answer, and take a refusal for a success.
+_fence = Fence()
 
 
 class AttachedPort:
@@ -94,6 +98,7 @@ class AttachedPort:
         for reply in replies:
             if 0 < (reply[0] - committed & MASK) <= ahead:
                 self.port.write_reply(Reply(*reply))
+        _fence()
         self.words[COMMITTED] = position
         self.taken = position
         return True
@@ -111,6 +116,7 @@ class AttachedPort:
             for reply in self.replies:
                 self.port.write_reply(reply)
             self.replies.clear()
+            _fence()
         self.words[COMMITTED] = self.taken
 
     def suspect(self) -> bool:
