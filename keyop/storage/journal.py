@@ -33,8 +33,16 @@ class Journal:
         """Open both files, which must be free (see `recovery`). Raises `OSError`."""
         self._max_size_bytes = max_size_bytes
         self._on_trouble = on_trouble
-        self._files = [JournalFile(directory / name, min(FIRST_SIZE_BYTES, max_size_bytes)) for name in NAMES]
-        disk.sync_path(directory)
+        self._files: list[JournalFile] = []
+        try:
+            for name in NAMES:
+                self._files.append(JournalFile(directory / name, min(FIRST_SIZE_BYTES, max_size_bytes)))
+            disk.sync_path(directory)
+            # Its own name, too: who made it was perhaps killed before that was synced, or found everything else there.
+            disk.sync_path(directory.parent)
+        except OSError:
+            self.close()
+            raise
         self._current = 0
         self._sequence = 0
         self._synced = 0

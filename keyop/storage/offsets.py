@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import re
 from binascii import crc_hqx
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+from keyop.storage import disk
 
 OFFSET_SUFFIX = ".offset"
 OFFSET_FILE_BYTES = 37
@@ -78,6 +81,17 @@ def _parse_ours(data: bytes) -> ParsedOffset:
 def read_offset(path: Path) -> ParsedOffset | None:
     """Read an offset file; None if there is none. Whatever else is wrong with it is in the result, never raised."""
     try:
+        return load_offset(path)
+    except OSError as error:
+        return ParsedOffset(0, False, f"cannot be read: {error.strerror}")
+
+
+def load_offset(path: Path) -> ParsedOffset | None:
+    """As `read_offset`, for who would take a wrong step if it counted as 0.
+
+    Raises `OSError` where a failing disk or the want of descriptors is at fault: another time it can be read.
+    """
+    try:
         found = parse_offset(_read(path))
         for _ in range(_LOOKS - 1):
             if not (found.ours and found.damaged):
@@ -87,6 +101,8 @@ def read_offset(path: Path) -> ParsedOffset | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
+        if error.errno in disk.WAIT_ERRNOS:
+            raise
         return ParsedOffset(0, False, f"cannot be read: {error.strerror}")
     return found
 
@@ -100,10 +116,13 @@ def _read(path: Path) -> bytes:
         os.close(fd)
 
 
-def list_offsets(directory: Path) -> list[tuple[str, ParsedOffset]]:
+def list_offsets(
+    directory: Path, read: Callable[[Path], ParsedOffset | None] = read_offset
+) -> list[tuple[str, ParsedOffset]]:
     """Every offset file of one channel, sorted: (its name without `.offset`, what it says). Names follow no rule here.
 
-    Raises OSError if the directory is there and cannot be listed: then nothing is known of who needs what.
+    ``read`` may be `load_offset`. Raises OSError if the directory is there and cannot be listed: then nothing is known
+    of who needs what.
     """
     try:
         names = sorted(os.listdir(directory))
@@ -112,7 +131,7 @@ def list_offsets(directory: Path) -> list[tuple[str, ParsedOffset]]:
     found = []
     for name in names:
         if name.endswith(OFFSET_SUFFIX):
-            parsed = read_offset(directory / name)
+            parsed = read(directory / name)
             if parsed is not None:
                 found.append((name.removesuffix(OFFSET_SUFFIX), parsed))
     return found

@@ -12,6 +12,7 @@ from keyop.ipc import lease, port
 from keyop.ipc.layout import DETACHED
 from keyop.ipc.names import PREFIX, DirectoryIdentity
 from keyop.ipc.port import Port
+from keyop.storage import disk
 from keyop.writer.attached import AttachedPort
 from keyop.writer.log import Log
 
@@ -40,14 +41,33 @@ class Census:
 
     def look(self) -> list[AttachedPort]:
         """The ports that have come since the last look; costs one `stat` when nothing changed."""
-        changed_ns = os.stat(self._run_dir).st_mtime_ns
+        try:
+            changed_ns = os.stat(self._run_dir).st_mtime_ns
+        except OSError as error:
+            return self._cannot_look(error)
         if changed_ns == self._seen_ns and changed_ns + _STAMP_NS < self._scanned_ns:
             return []
         self._seen_ns = changed_ns
-        return self.scan()
+        return self.revisit()
+
+    def revisit(self) -> list[AttachedPort]:
+        """As `scan`; where the disk fails or descriptors are short, who has come is found by a later look."""
+        try:
+            return self.scan()
+        except OSError as error:
+            return self._cannot_look(error)
+
+    def _cannot_look(self, error: OSError) -> list[AttachedPort]:
+        self._seen_ns = 0
+        if error.errno not in disk.WAIT_ERRNOS:
+            raise error
+        if error.filename not in self._complained:
+            self._log.warning("newcomers_not_seen", why=error)
+            self._complained.add(error.filename)
+        return []
 
     def scan(self) -> list[AttachedPort]:
-        """Read the directory; adopt what is new and alive."""
+        """Read the directory; adopt what is new and alive. Raises `OSError`."""
         self._scanned_ns = time.time_ns()
         found = []
         for name in self.leases():
@@ -58,7 +78,7 @@ class Census:
         return found
 
     def leases(self) -> list[str]:
-        """The names of the leases that stand in the directory now. Any thread may ask."""
+        """The names of the leases that stand in the directory now. Any thread may ask. Raises `OSError`."""
         return [name for name in os.listdir(self._run_dir) if _is_lease(name)]
 
     def _adopt(self, lease_name: str) -> AttachedPort | None:
@@ -107,7 +127,11 @@ class Census:
         """Remove a dead process's port and lease."""
         pages = attached.port.slot_count() // 64 - 1
         port.remove(self._identity, attached.name, pages)
-        attached.lease_path.unlink(missing_ok=True)
+        try:
+            attached.lease_path.unlink(missing_ok=True)
+        except OSError as error:
+            # A failing disk: a later look finds a lease without a port, and removes it.
+            self._log.debug("lease_not_removed", port=attached.name, why=error)
         self.ports.remove(attached)
         self._names.discard(attached.lease_path.name)
         attached.port.close()

@@ -14,7 +14,7 @@ from keyop.protocol.writer_options import WriterOptions
 from keyop.storage import disk
 from keyop.storage.channel_log import ChannelLog, Descriptors, SegmentFile
 from keyop.storage.directory import DataDirectory
-from keyop.storage.offsets import list_offsets
+from keyop.storage.offsets import list_offsets, load_offset
 from keyop.writer.cursors import Cursors
 from keyop.writer.log import Log
 from keyop.writer.refused import Refused, Wait
@@ -72,8 +72,9 @@ class Channels:
         return log
 
     def _furthest(self, channel: str) -> int:
-        """The greatest offset that a file of the channel's subscribers names."""
-        return max((offset.value for _id, offset in list_offsets(self._directory.offsets(channel))), default=0)
+        """The greatest offset that a file of the channel's subscribers names. Raises `OSError`."""
+        found = list_offsets(self._directory.offsets(channel), load_offset)
+        return max((offset.value for _id, offset in found), default=0)
 
     @property
     def crowded(self) -> bool:

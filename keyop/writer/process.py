@@ -216,7 +216,7 @@ class _Main:
             return "shared memory was emptied"
         if not self._on_demand:
             return None
-        if lease.is_held(self._directory.run / lease.SUPERVISED):
+        if self._is_wanted_by_another():
             return "a supervised writer takes over"
         now_s = time.monotonic()
         if self._committer.census.ports:
@@ -225,13 +225,25 @@ class _Main:
             return None
         return "nobody is attached" if self._close_unattended() else None
 
+    def _is_wanted_by_another(self) -> bool:
+        try:
+            return lease.is_held(self._directory.run / lease.SUPERVISED)
+        except OSError:
+            return False  # a failing disk, or no descriptors: the next tick looks again
+
     def _close_unattended(self) -> bool:
         """Say CLOSING, then look at the leases once more: who came meanwhile looks at the state after making his."""
         self._committer.trouble.close(layout.CLOSING)
-        if self._committer.census.leases():
+        if self._somebody_is_there():
             self._committer.trouble.open()
             return False
         return True
+
+    def _somebody_is_there(self) -> bool:
+        try:
+            return bool(self._committer.census.leases())
+        except OSError:
+            return True  # cannot be known
 
     def _leave_nothing(self) -> None:
         self._committer.channels.close()

@@ -31,6 +31,8 @@ class Spills:
         self._directory = directory
         # Files that a frame names which is not checkpointed yet.
         self._named: set[bytes] = set()
+        # Those that nothing names any more and that could not be removed yet.
+        self._left: set[bytes] = set()
 
     def load(self, record: bytes, room: int) -> Spill:
         """Read the file that a ring record names. Raises `Refused`, `Wait`, and `Full` if it is over ``room``."""
@@ -59,17 +61,32 @@ class Spills:
         self._named.update(spill.name for spill in spills)
 
     def remove(self, names: set[bytes]) -> None:
-        """Remove files that no live frame names any more."""
+        """Remove files that no live frame names any more; where the disk fails, the next call tries again."""
         self._named -= names
-        for name in names:
+        for name in names | self._left:
+            self._remove(name)
+
+    def _remove(self, name: bytes) -> None:
+        try:
             disk.unlink(self._directory / os.fsdecode(name))
+            self._left.discard(name)
+        except OSError as error:
+            if error.errno not in disk.WAIT_ERRNOS:
+                raise
+            self._left.add(name)
 
     def bury(self, ring_id: int) -> None:
         """Remove what a dead process wrote and no frame names: it was killed before it could hand it over."""
         prefix = f"{ring_id:016x}-"
-        for name in os.listdir(self._directory):
+        try:
+            names = os.listdir(self._directory)
+        except OSError as error:
+            if error.errno not in disk.WAIT_ERRNOS:
+                raise
+            return  # the next writer's sweep finds them
+        for name in names:
             if name.startswith(prefix) and os.fsencode(name) not in self._named:
-                disk.unlink(self._directory / name)
+                self._remove(os.fsencode(name))
 
     def sweep(self, ring_ids: set[int]) -> None:
         """At a start, with the journal free: remove what belongs to no ring that exists."""

@@ -26,6 +26,7 @@ from keyop.writer.channels import Channels
 from keyop.writer.committer import Committer
 from keyop.writer.cursors import Cursors
 from keyop.writer.log import Log
+from keyop.writer.refused import Wait
 from keyop.writer.seen import SeenIds
 from keyop.writer.spill import Spills
 
@@ -49,21 +50,23 @@ def bring_up(
     recovered = _until_it_works(lambda: recover(directory), board, patience)
     report(recovered, log)
     census = Census(directory.run, identity, log, recovered.rings)
-    census.sweep_orphans()
+    _until_it_works(census.sweep_orphans, board, patience)
     cursors = Cursors(directory, log)
     channels = Channels(directory, options, board, cursors, log)
-    restore_cursors(directory, recovered, cursors, log)
-    census.scan()
+    _until_it_works(lambda: restore_cursors(directory, recovered, cursors, log), board, patience)
+    _until_it_works(census.scan, board, patience)
     spills = Spills(directory.spill)
     _until_it_works(lambda: finish_recovery(directory, recovered, cursors, spills), board, patience)
     _until_it_works(lambda: Journal.prepare(directory.journal, options.journal_bytes), board, patience)
     seen = SeenIds(options.seen_id_lru_size)
     audit = Audit(AuditFile(directory.audit, options.audit_bytes, options.audit_max_files), log)
-    committer = Committer(directory, options, board, wake, census, channels, cursors, spills, seen, audit, log)
-    for granted in (True, False):
-        for port in census.ports:
-            committer.subscriptions.adopt(port, granted=granted)
-    spills.sweep({port.port.ring_id for port in census.ports})
+    committer = _until_it_works(
+        lambda: Committer(directory, options, board, wake, census, channels, cursors, spills, seen, audit, log),
+        board,
+        patience,
+    )
+    _until_it_works(lambda: _adopt(committer), board, patience)
+    _until_it_works(lambda: spills.sweep({port.port.ring_id for port in census.ports}), board, patience)
     committer.trouble.open()
     for port in census.ports:
         port.wake()
@@ -84,6 +87,15 @@ def _until_it_works(action: Callable[[], _T], board: Board, patience: Patience) 
         else:
             board.words[layout.STALL_ERRNO] = 0
             return result
+
+
+def _adopt(committer: Committer) -> None:
+    for granted in (True, False):
+        for port in committer.census.ports:
+            try:
+                committer.subscriptions.adopt(port, granted=granted)
+            except Wait as wait:
+                raise wait.error from None
 
 
 def _semaphore(identity: DirectoryIdentity) -> Semaphore:

@@ -10,7 +10,7 @@ from keyop.protocol import entry, reply
 from keyop.protocol.entry import Entry
 from keyop.storage.channel_log import ChannelLog
 from keyop.storage.directory import DataDirectory
-from keyop.storage.offsets import read_offset
+from keyop.storage.offsets import load_offset
 from keyop.storage.segments import align_offset
 from keyop.writer.attached import AttachedPort
 from keyop.writer.channels import Channels, sort
@@ -89,9 +89,12 @@ class Subscriptions:
         return cursor
 
     def _load(self, channel: bytes, id: bytes, flags: int) -> Cursor | None:
-        """Bring the cursor of an id that subscribed before into the table."""
+        """Bring the cursor of an id that subscribed before into the table. Raises `Refused` and `Wait`."""
         path = self._cursors.path((channel, id))
-        parsed = read_offset(path)
+        try:
+            parsed = load_offset(path)
+        except OSError as error:
+            raise Wait(error) from error
         if parsed is None:
             return None
         if parsed.damaged:
@@ -107,7 +110,8 @@ class Subscriptions:
         """At a start: take up what a port that outlived the last writer holds.
 
         Of a slot that was granted this is sure. One that is not marked so may have been granted without its process
-        having seen the answer: it counts if nobody else holds the id and the cursor exists.
+        having seen the answer: it counts if nobody else holds the id and the cursor exists. Raises `Wait`, and may be
+        called again then.
         """
         for index in range(port.port.slot_count()):
             try:
@@ -128,7 +132,7 @@ class Subscriptions:
             if cursor is None or cursor.holder is not None:
                 return
             log = self._channels.open(channel)
-        except (Refused, Wait) as trouble:
+        except Refused as trouble:
             self._log.warning("subscription_not_adopted", channel=channel.decode(), id=id.decode(), why=trouble)
             return
         cursor.flags = slot.flags
