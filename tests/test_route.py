@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyop.federation import members
 from keyop.federation import record as records
 from keyop.federation.limits import Limits
 from keyop.federation.record import Fault, Record, read_record
@@ -72,9 +73,9 @@ def test_a_record_is_read_without_its_payload() -> None:
         (b'{"v":1,"id":"x","payload":01}', Fault.UNREADABLE, "not a JSON object"),
         (b'{"v":1,"id":"x","payload":"\x01"}', Fault.UNREADABLE, "not a JSON object"),
         (b'{"v":1,"payload":' + b"[" * 100_000 + b"]" * 100_000 + b"}", Fault.UNREADABLE, "not a JSON object"),
-        (b'{"v":1.0}', Fault.UNREADABLE, "v is 1.0, not an integer"),
-        (b'{"v":"1"}', Fault.UNREADABLE, "v is '1', not an integer"),
-        (b'{"v":true}', Fault.UNREADABLE, "v is True, not an integer"),
+        (b'{"v":1.0}', Fault.UNREADABLE, "the value of v is not an integer"),
+        (b'{"v":"1"}', Fault.UNREADABLE, "the value of v is not an integer"),
+        (b'{"v":true}', Fault.UNREADABLE, "the value of v is not an integer"),
         (b'{"v":1,"id":7}', Fault.UNREADABLE, "the value of id has the wrong type"),
         (b'{"v":1,"Channel":[]}', Fault.UNREADABLE, "the value of channel has the wrong type"),
         (b'{"v":1,"route":"a"}', Fault.UNREADABLE, "the value of route has the wrong type"),
@@ -157,12 +158,11 @@ routes = st.lists(st.sampled_from(["a", "b", "me", "peer", "ü<"]), max_size=3)
 @st.composite
 def objects(draw: st.DrawFn) -> bytes:
     """Lines as any program may write them: any keys in any order and case, repeated, with blanks and escapes."""
-    members = draw(st.lists(st.tuples(any_keys, values), max_size=5))
-    members += draw(st.sampled_from([[], [("v", 1)], [("v", 1), ("v", None)]]))
-    members += [("route", draw(routes)) for _ in range(draw(st.integers(0, 2)))]
-    members = draw(st.permutations(members))
+    pairs = draw(st.lists(st.tuples(any_keys, values), max_size=5))
+    pairs += draw(st.sampled_from([[], [("v", 1)], [("v", 1), ("v", None)]]))
+    pairs += [("route", draw(routes)) for _ in range(draw(st.integers(0, 2)))]
     parts = []
-    for key, value in members:
+    for key, value in draw(st.permutations(pairs)):
         key_text = json.dumps(key, ensure_ascii=draw(escaped))
         if draw(escaped) and key.isascii() and key:
             key_text = f'"\\u{ord(key[0]):04x}{json.dumps(key[1:])[1:]}'
@@ -277,6 +277,70 @@ def test_the_route_is_right_and_all_else_is_as_it_was(line: bytes) -> None:
     assert not isinstance(found, BadLine)
     assert not isinstance(was, BadLine)
     assert bytes(found.payload) == bytes(was.payload)
+
+
+@pytest.mark.skipif(not HAVE_MSGSPEC, reason="there is one way without it")
+@given(objects() | st.binary(max_size=30))
+def test_a_long_line_is_read_like_a_short_one_or_not_at_all(line: bytes) -> None:
+    line = line.replace(b"\n", b" ")
+    short = records._read_slowly(line)
+    taken = link()._taken_over_slowly(short) if short.fault is None else b""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(members, "SHORT_BYTES", 0)
+        long = records._read_slowly(line)
+        if long.fault is not Fault.UNREADABLE:
+            assert long == short
+            assert not taken or link()._taken_over_slowly(long) == taken
+        elif short.fault is None:
+            keys = [key for key, _ in _values(line)]
+            assert "has two values" in long.detail
+            assert len(set(keys)) < len(keys)
+        elif short.fault is Fault.UNREADABLE and "wrong type" in short.detail:
+            assert long.detail == short.detail or "has two values" in long.detail
+
+
+NASTY = b"[" + b"[]," * 60_000 + b"1]"
+
+
+@pytest.mark.skipif(not HAVE_MSGSPEC, reason="without it all of a line is decoded")
+@pytest.mark.parametrize(
+    ("line", "detail"),
+    [
+        (b'{"v":1,"Id":"x","route":["a",null],"payload":%b}', ""),
+        (b' { "v" : 1 , "Id" : "x" , "route" : ["a",""] , "payload" : %b } ', ""),
+        (b'{"v":1,"id":"x","ROUTE":["a",""],"x":"\xff","payload":%b}', ""),
+        (b'{"v":1,"id":"x","route":["a",""],"x":%b}', ""),
+        (b'{"v":1,"id":"x","route":["a",""],"x":%b,"x":%b}', ""),
+        (b'{"v":1,"id":"x","x":1,"x":%b}', "not a JSON object: 'x' has two values in a line of"),
+        (b'{"v":1,"id":%b}', "the value of id has the wrong type"),
+        (b'{"v":%b}', "the value of v is not an integer"),
+        (b'{"v":1,"route":%b}', "the value of route has the wrong type"),
+        (b'{"v":1,"payload":%b', "not a JSON object"),
+        (b'{"v":1,"payload":%b}]', "not a JSON object"),
+        (b"[%b]", "not a JSON object"),
+        (b'{"v":1,"id":"\\ud800","payload":%b}', "not a JSON object"),
+    ],
+)
+def test_a_long_line_is_never_decoded(monkeypatch: pytest.MonkeyPatch, line: bytes, detail: str) -> None:
+    def no_way(text: str) -> None:
+        raise AssertionError(text[:100])
+
+    monkeypatch.setattr(members, "scan_members", no_way)
+    line = line.replace(b"%b", NASTY)
+    record = read(line)
+    assert record.detail.startswith(detail)
+    assert len(record.detail) < 200
+    if not detail:
+        assert (record.fault, record.head.id, record.head.route) == (None, "x", ("a", ""))
+        kept = link().taken_over(record)
+        assert len(kept) - len(line) in (len(b',"peer","me"') - 2 * (b"null" in line), len(b',"peer","me"'))
+        assert read(kept).head.route == ("a", "", "peer", "me")
+
+
+@pytest.mark.skipif(not HAVE_MSGSPEC, reason="without it all of a line is decoded")
+def test_a_long_line_of_very_many_members_is_not_read() -> None:
+    many = b",".join(b'"%d":1' % number for number in range(20_000))
+    assert "more than 1,000 members" in read(b'{"v":1,%b}' % many).detail
 
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=6)

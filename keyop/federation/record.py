@@ -6,8 +6,8 @@ import enum
 from typing import Any, NamedTuple
 
 from keyop.federation.head import EMPTY_HEAD, Head, read_head
-from keyop.messages.envelope import readable_text
-from keyop.messages.json_text import Member, NotAnObject, scan_members
+from keyop.federation.members import TEXTS, Member, members_of
+from keyop.messages.json_text import NotAnObject
 
 _VERSION = 1
 
@@ -52,12 +52,9 @@ def read_record(line: bytes, max_bytes: int) -> Record:
     return record
 
 
-_TEXT_KEYS = frozenset(("id", "ts", "channel", "origin", "payload_type", "correlation_id", "service_name"))
-
-
 def _read_slowly(line: bytes) -> Record:
     try:
-        members = scan_members(readable_text(line))
+        members = members_of(line)
     except NotAnObject as error:
         return Record(line, EMPTY_HEAD, Fault.UNREADABLE, f"not a JSON object: {error}")
     return _judge(line, members)
@@ -67,27 +64,26 @@ def _judge(line: bytes, members: list[Member]) -> Record:
     version: Any = None
     fields: dict[str, Any] = {}
     wrong = ""
-    for member in members:
-        key, value = member.key.casefold(), member.value
+    for name, value, *_ in members:
         if value is None:
             continue
-        if key == "v":
+        if name == "v":
             version = value
-        elif key == "route":
+        elif name == "route":
             if isinstance(value, list) and all(item is None or isinstance(item, str) for item in value):
-                fields[key] = tuple(item or "" for item in value)
+                fields[name] = tuple(item or "" for item in value)
             else:
-                wrong = key
-        elif key in _TEXT_KEYS:
+                wrong = name
+        elif name in TEXTS:
             if isinstance(value, str):
-                fields[key] = value
+                fields[name] = value
             else:
-                wrong = key
+                wrong = name
     head = Head(1, **fields)
     if version is not None and type(version) is not int:
-        return Record(line, head, Fault.UNREADABLE, f"v is {version!r:.40}, not an integer")
+        return Record(line, head, Fault.UNREADABLE, "the value of v is not an integer")
     if version != _VERSION:
-        return Record(line, head, Fault.OTHER_VERSION, "v is missing" if version is None else f"v is {version}")
+        return Record(line, head, Fault.OTHER_VERSION, "v is missing" if version is None else f"v is {version!s:.40}")
     if wrong:
         return Record(line, head, Fault.UNREADABLE, f"the value of {wrong} has the wrong type")
     return Record(line, head)

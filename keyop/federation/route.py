@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import enum
 
+from keyop.federation.members import members_of
 from keyop.federation.record import Fault, Record, read_record
 from keyop.federation.wire import ANY_VERSION
-from keyop.messages.envelope import BadLine, decode_line_raw, readable_text
-from keyop.messages.json_text import quote, scan_members
+from keyop.messages.envelope import BadLine, decode_line_raw
+from keyop.messages.json_text import quote
 from keyop.names import REPLAY_SUFFIX
 
 _TEXTS_KEPT = 1_024
@@ -130,22 +131,19 @@ class Link:
 
     def _taken_over_slowly(self, record: Record) -> bytes:
         """Any object: keys in any case, with escapes, several times, with blanks, in any order."""
-        members = scan_members(readable_text(record.line))
-        # One character for each byte that is not UTF-8, as in readable_text, but it turns back into that byte.
-        text = record.line.decode("utf-8", "surrogateescape")
-        value = _names(self.grown(record.head.route)).decode()
-        routes = [member for member in members if member.key.casefold() == "route"]
-        payloads = [member for member in members if member.key.casefold() == "payload"]
+        line = record.line
+        members = members_of(line)
+        names = _names(self.grown(record.head.route))
+        routes = [member for member in members if member.name == "route"]
+        payloads = [member for member in members if member.name == "payload"]
+        # Of several, the last one is the one that counts.
         if routes:
-            # The last one is the one that counts.
-            text = text[: routes[-1].value_start] + value + text[routes[-1].value_end :]
-        elif payloads:
-            start = payloads[-1].start
-            text = f'{text[:start]}"route":{value},{text[start:]}'
-        else:
-            end = members[-1].value_end
-            text = f'{text[:end]},"route":{value}{text[end:]}'
-        return text.encode("utf-8", "surrogateescape")
+            return line[: routes[-1].value_start] + names + line[routes[-1].value_end :]
+        if payloads:
+            place = payloads[-1].start
+            return b'%b"route":%b,%b' % (line[:place], names, line[place:])
+        place = members[-1].value_end
+        return b'%b,"route":%b%b' % (line[:place], names, line[place:])
 
 
 def _member(route: tuple[str, ...]) -> bytes:
