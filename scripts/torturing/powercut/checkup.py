@@ -16,6 +16,7 @@ from torturing.findings import Violation
 from torturing.invariants import check
 from torturing.ledger import Ledger, Note
 from torturing.nursery import Nursery, NurseryError
+from torturing.powercut.kernel_log import KernelLog
 from torturing.powercut.mount import FileSystem, mounted
 from torturing.powercut.stage import DATA
 from torturing.workload import Plan
@@ -28,8 +29,8 @@ class Finding:
     violations: list[Violation] = field(default_factory=list)
     recovered_ms: list[float] = field(default_factory=list)
     acknowledged: int = 0
-    mount_error: str = ""
-    """Set where the file system itself could not be mounted: that says nothing about keyop."""
+    damage: str = ""
+    """What the kernel said where the file system itself is damaged or cannot be mounted: then keyop is not judged."""
 
 
 class KnownNotes(Ledger):
@@ -62,7 +63,7 @@ class ForkedNursery(Nursery):
             finally:
                 os._exit(0)
         theirs.close()
-        self._process = _Forked(child)
+        self._process = _Forked(child)  # type: ignore[assignment]
         self._socket = ours
         self._ended = {}
 
@@ -104,19 +105,21 @@ def check_image(kind: FileSystem, image: Path, before: Before, *, drained: bool 
 
     Not ``drained``: it only recovers, and no subscriber comes.
     """
-    notes, mark = before.notes, before.mark
+    finding = Finding(acknowledged=_acknowledged(before))
     place = image.with_name("fs")
-    finding = Finding(acknowledged=_acknowledged(notes, mark))
+    kernel = KernelLog()
     try:
-        mounting = mounted(kind, image, place)
-        mounting.__enter__()
+        with mounted(kind, image, place) as device:
+            _check_directory(finding, place / DATA, image, before, drained)
+            damage = kernel.damage(device)
     except OSError as error:
-        finding.mount_error = str(error)
-        return finding
-    try:
-        _check_directory(finding, place / DATA, image, before, drained)
+        finding.damage = str(error)
+    else:
+        finding.damage = damage[0] if damage else ""
     finally:
-        mounting.__exit__(None, None, None)
+        kernel.close()
+    if finding.damage:
+        finding.violations.clear()
     return finding
 
 
@@ -155,9 +158,9 @@ def _start(directory: Path, ledger: Ledger, plan: Plan, nursery: Nursery, draine
     return crew.recovered_ms
 
 
-def _acknowledged(known: Sequence[Note], mark: int) -> int:
+def _acknowledged(before: Before) -> int:
     return sum(
         len(note["ns"]) if note["what"] == "published" else len(note["parts"])
-        for note in known
-        if note["what"] in ("published", "atomic") and note["mark"] <= mark
+        for note in before.notes
+        if note["what"] in ("published", "atomic") and note["mark"] <= before.mark
     )

@@ -54,7 +54,6 @@ def _appends(kind: FileSystem, stage: Path, seed: int, count: int, *, synced: bo
     """How many of so many images have lost a line."""
     system.mount("tmpfs", stage, "tmpfs")
     make_image(kind, stage / "first")
-    (stage / "disk").mkdir()
     marks: list[int] = []
     with Disk(stage / "disk", stage / "first") as disk, mounted(kind, disk.path, stage / "fs", direct=True):
         _append(stage / "fs", synced, disk.length, marks)

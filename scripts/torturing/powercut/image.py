@@ -110,7 +110,8 @@ class Contents:
                 writing.write(b"".join(pieces))
 
     def _runs(self) -> Iterator[tuple[int, list[bytes]]]:
-        begin, pieces = 0, []
+        begin = 0
+        pieces: list[bytes] = []
         for at in sorted(self._blocks):
             if at != begin + len(pieces) * _BLOCK_BYTES:
                 if pieces:

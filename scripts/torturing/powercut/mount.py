@@ -60,11 +60,20 @@ def missing(kind: str) -> str | None:
     if shutil.which(program) is None:
         package = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-progs"}[kind]
         return f"power cuts on {kind} need {program} (Debian: {package})"
+    if not _kernel_knows(kind):
+        return f"power cuts on {kind} need a kernel that has {kind}"
     try:
-        import mfusepy  # noqa: F401
+        import mfusepy  # type: ignore[import-untyped]  # noqa: F401
     except (ImportError, OSError) as error:
         return f"power cuts need mfusepy and libfuse3 (Debian: fuse3): {error}"
     return system.missing_namespaces()
+
+
+def _kernel_knows(kind: str) -> bool:
+    known = Path("/proc/filesystems")
+    if kind not in known.read_text().split() and shutil.which("modprobe"):
+        subprocess.run(["modprobe", "-q", kind], check=False, stderr=subprocess.DEVNULL)
+    return kind in known.read_text().split()
 
 
 def make_image(kind: FileSystem, image: Path) -> None:
@@ -78,8 +87,8 @@ def make_image(kind: FileSystem, image: Path) -> None:
 
 
 @contextmanager
-def mounted(kind: FileSystem, image: Path, place: Path, *, direct: bool = False) -> Iterator[None]:
-    """Mount an image at a place, which is made; unmounted when left. Raises `OSError`."""
+def mounted(kind: FileSystem, image: Path, place: Path, *, direct: bool = False) -> Iterator[str]:
+    """Mount an image at a place, which is made; the loop device's name. Unmounted when left. Raises `OSError`."""
     place.mkdir(exist_ok=True)
     device = system.attach_loop(image, direct=direct)
     try:
@@ -90,6 +99,6 @@ def mounted(kind: FileSystem, image: Path, place: Path, *, direct: bool = False)
     finally:
         os.close(device)
     try:
-        yield
+        yield Path(node).name
     finally:
         system.unmount(place)

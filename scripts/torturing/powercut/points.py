@@ -55,7 +55,7 @@ def choose(
         by_name[step.name].append(step.mark)
     # The longer the way to a flush, the more can be lost before it.
     long_ways = sorted(recording.flushes, key=recording.unflushed)[-max(1, len(recording.flushes) // 10) :]
-    cuts = []
+    cuts: list[Cut] = []
     while len(cuts) < count:
         kind = dice.randrange(5)
         if kind < 2 and by_name:

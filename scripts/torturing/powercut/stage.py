@@ -50,7 +50,6 @@ def record(
     make_image(kind, first_contents)
     ledger = Ledger(place / "ledger")
     steps = place / "steps"
-    (place / "disk").mkdir()
     with Disk(place / "disk", first_contents) as disk, mounted(kind, disk.path, place / "fs", direct=True):
         begin = disk.length()
         with _preloaded(steps, disk.mark, synced), Nursery(place / "log") as nursery:
