@@ -16,8 +16,8 @@ POISON_AFTER_S = 1.0
 # Stores that are only late arrive within this time: until then the ring is looked at again at once.
 RECHECK_FOR_S = 0.001
 
-# Between answers and COMMITTED, in the one thread that stores them. Who saw COMMITTED first (ARM lets stores arrive in any
-# order) would find no answer, and take a refusal for a success.
+# Between answers and COMMITTED, in the one thread that stores them. ARM lets stores arrive in any order: who saw
+# COMMITTED first would find no answer, and take a refusal for a success.
 _fence = Fence()
 
 
