@@ -27,13 +27,13 @@ class Member:
         self.ready = False
 
 
-def last_lines(log: Path, count: int = 12) -> str:
-    """The end of a log, on one line."""
+def last_lines(log: Path, count: int = 5) -> str:
+    """The end of a log, on one line, the last line first: there an exception says what it is."""
     try:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:
         return ""
-    return " | ".join(line.strip() for line in lines[-count:])
+    return " | ".join(line.strip() for line in lines[: -count - 1 : -1])
 
 
 def send(pid: int, number: int) -> None:
