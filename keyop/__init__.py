@@ -16,18 +16,25 @@ from keyop.version import __version__
 
 if TYPE_CHECKING:
     from keyop.config import Config
+    from keyop.ephemeral import EphemeralMessenger
     from keyop.errors import (
         AtomicError,
+        CertificateError,
         ChannelNameError,
         ClosedError,
         ConfigError,
+        ConnectionLost,
         DataDirectoryError,
+        FederationBusy,
+        FederationError,
+        HubRefused,
         KeyopError,
         MessageTooLarge,
         NameRuleError,
         OffsetDamaged,
         PayloadError,
         PayloadTypeError,
+        PeerRefused,
         PublishError,
         PublishRefused,
         PublishTimeout,
@@ -49,11 +56,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AtomicError",
+    "CertificateError",
     "ChannelNameError",
     "ClosedError",
     "Config",
     "ConfigError",
+    "ConnectionLost",
     "DataDirectoryError",
+    "EphemeralMessenger",
+    "FederationBusy",
+    "FederationError",
+    "HubRefused",
     "KeyopError",
     "Message",
     "MessageTooLarge",
@@ -62,6 +75,7 @@ __all__ = [
     "OffsetDamaged",
     "PayloadError",
     "PayloadTypeError",
+    "PeerRefused",
     "PublishError",
     "PublishRefused",
     "PublishTimeout",
@@ -83,6 +97,7 @@ __all__ = [
 
 _HOMES = {
     "Config": "keyop.config",
+    "EphemeralMessenger": "keyop.ephemeral",
     "Message": "keyop.messages.message",
     "Messenger": "keyop.messenger",
     "Statistics": "keyop.statistics",

@@ -29,11 +29,21 @@ from keyop.subscriber.invoking import invoker, is_coroutine_function
 from keyop.subscriber.options import Start
 
 if TYPE_CHECKING:
+    from keyop.aio_ephemeral import EphemeralMessenger
     from keyop.config import Config
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
-__all__ = ["Messenger", "Transaction"]
+__all__ = ["EphemeralMessenger", "Messenger", "Transaction"]
+
+
+def __getattr__(name: str) -> Any:
+    """`EphemeralMessenger` brings TLS with it, and is imported when it is first used."""
+    if name != "EphemeralMessenger":
+        raise AttributeError(f"module 'keyop.aio' has no attribute {name!r}")
+    from keyop.aio_ephemeral import EphemeralMessenger
+
+    return EphemeralMessenger
 
 
 class _LoopMessenger(ThreadMessenger):

@@ -16,6 +16,8 @@ KeyopError
 │   └── PayloadTypeError            a payload class or type name is unknown, or registered twice
 ├── PeerRefused                     the other end's certificate is none that may be there
 ├── PublishError
+│   ├── ConnectionLost              an ephemeral publish: the hub may have it or not
+│   ├── HubRefused                  an ephemeral publish: the hub does not let this client in
 │   ├── PublishTimeout              not committed yet; it may still be
 │   ├── PublishRefused              the writer refused the transaction: nothing of it was written
 │   └── AtomicError                 a misuse of atomic() or of publish in an exactly-once handler
@@ -95,6 +97,14 @@ class PeerRefused(KeyopError):
 
 class PublishError(KeyopError):
     """A publish did not succeed."""
+
+
+class ConnectionLost(PublishError):
+    """The connection went while the message was under way: the hub may have it or not. Publish again with care."""
+
+
+class HubRefused(PublishError):
+    """The hub does not let this client in, or is not the one it should be: trying again changes nothing."""
 
 
 class PublishTimeout(PublishError, TimeoutError):

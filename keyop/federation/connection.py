@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from keyop.errors import KeyopError
-from keyop.federation.outbound import Parcel
 from keyop.federation.session import Acknowledged, Batch, Close, Closed, HelloReceived, Received, Session, State
 from keyop.federation.wire import Hello
 
@@ -33,14 +32,26 @@ class Receiving(Protocol):
         """Returns when the batch may be acknowledged. Raises `KeyopError` and `OSError` if it may not."""
 
 
+class Parcel(Protocol):
+    """One batch to send."""
+
+    @property
+    def lines(self) -> list[bytes]:
+        """Envelopes without newlines."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Their length on the wire."""
+
+
 class Sending(Protocol):
     """What gives the batches to send: `keyop.federation.outbound.Outbound`, or an ephemeral client's queue."""
 
     def collect(self) -> Parcel | None:
         """The next batch, None if there is none now."""
 
-    def sent(self, number: int, parcel: Parcel) -> None:
-        """It is under way as batch ``number``."""
+    def sent(self, number: int) -> None:
+        """What was collected last is under way as batch ``number``."""
 
     def acknowledged(self, number: int, took_s: float) -> None:
         """The peer has it."""
@@ -189,7 +200,7 @@ class Connection:
             parcel = outbound.collect()
             if parcel is None:
                 return now_s + _SECOND_LOOK_S if outbound.doubtful else None
-            outbound.sent(session.send(parcel.lines, now_s), parcel)
+            outbound.sent(session.send(parcel.lines, now_s))
             self._limit(parcel, now_s)
         return None
 

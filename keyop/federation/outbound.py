@@ -61,6 +61,7 @@ class Outbound:
         self.feeds = {channel: Feed(attachment, channel, position_id, self._stays, self._gap) for channel in channels}
         # Feeds that may have something, in the order of their turns.
         self._ready: dict[str, None] = dict.fromkeys(self.feeds)
+        self._collected: Parcel | None = None
         self._under_way: dict[int, Parcel] = {}
         self.too_big = 0
         """Records that were passed over because the peer would not take them."""
@@ -121,10 +122,13 @@ class Outbound:
                 self._ready[channel] = None
             if parcel.size_bytes >= self._turn_bytes:
                 break
-        return parcel if parcel.records else None
+        self._collected = parcel if parcel.records else None
+        return self._collected
 
-    def sent(self, number: int, parcel: Parcel) -> None:
-        """A parcel is under way as batch ``number``."""
+    def sent(self, number: int) -> None:
+        """What was collected last is under way as batch ``number``."""
+        assert self._collected is not None
+        parcel, self._collected = self._collected, None
         self._under_way[number] = parcel
         for feed in parcel.feeds:
             feed.sent(number)

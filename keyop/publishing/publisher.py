@@ -7,15 +7,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from keyop.attachment.attachment import Attachment
-from keyop.errors import AtomicError, MessageTooLarge
-from keyop.messages.envelope import EnvelopeEncoder
+from keyop.errors import AtomicError
 from keyop.messages.payload_types import PayloadTypes
 from keyop.names import check_publish_channel
 from keyop.protocol import entry
 from keyop.protocol.entry import APPEND, ENTRY, SINGLE, SYNC
+from keyop.publishing.envelopes import Envelopes
 from keyop.publishing.handling import Handling, handling
 from keyop.publishing.outbox import Outbox
-from keyop.publishing.publish_context import current
 
 _pack_single = SINGLE.pack
 _pack_entry = ENTRY.pack
@@ -27,11 +26,8 @@ class Publisher:
     def __init__(self, attachment: Attachment, types: PayloadTypes, origin: str, *, always_sync: bool) -> None:
         """``always_sync``: this process asked for strict publishing itself, whatever the writer's mode."""
         self.attachment = attachment
-        self._types = types
-        self._encoder = EnvelopeEncoder(origin)
-        self._max_message_bytes = attachment.settings.storage.max_message_bytes
+        self._envelope = Envelopes(types, origin, attachment.settings.storage.max_message_bytes).make
         self._always_sync = always_sync
-        self._channels: dict[str, bytes] = {}
         # Channels to which something was committed: the writer has nothing against them.
         self._proven: set[str] = set()
 
@@ -134,24 +130,6 @@ class Publisher:
         outbox.open = False
         return entry.TRANSACTION.pack(SYNC) + b"".join(outbox.entries) if outbox.entries else None
 
-    def _envelope(
-        self, channel: str, payload: Any, payload_type: str | None, correlation_id: str | None, service_name: str | None
-    ) -> tuple[str, bytes, bytes]:
-        name = self._channels.get(channel)
-        if name is None:
-            name = check_publish_channel(channel).encode()
-            self._channels[channel] = name
-        text, type_name = self._types.encode(payload, payload_type)
-        if correlation_id is None or service_name is None:
-            correlation_id, service_name = _inherit(correlation_id, service_name)
-        message_id, line = self._encoder.encode(channel, text, type_name, correlation_id, service_name)
-        if len(line) > self._max_message_bytes:
-            raise MessageTooLarge(
-                f"channel {channel!r}: the envelope has {len(line)} bytes, the limit (storage.max_message_bytes) "
-                f"is {self._max_message_bytes}; put the bulk into a file and publish its name"
-            )
-        return message_id, name, line
-
     # ---- committing them
 
     def _commit(self, transaction: bytes, channel: str, must_sync: bool, timeout: float | None) -> None:
@@ -171,21 +149,6 @@ class Publisher:
         """The writer has taken the transaction: raises its refusal, if it was one."""
         self.attachment.replies.of(position, channel)
         self._proven.add(channel)
-
-
-def _inherit(correlation_id: str | None, service_name: str | None) -> tuple[str, str]:
-    """What the call does not say: from ``context()``, or inside a handler the message's correlation id, or its id."""
-    around = current.get()
-    if service_name is None:
-        service_name = around.service_name
-    if correlation_id is None:
-        correlation_id = around.correlation_id
-        if not correlation_id:
-            under_way = handling.get()
-            message = under_way.message if under_way is not None else None
-            if message is not None:
-                correlation_id = message.correlation_id or message.id
-    return correlation_id, service_name
 
 
 def begin_atomic(publisher: Publisher) -> tuple[Outbox, Handling]:
