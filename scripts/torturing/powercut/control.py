@@ -29,7 +29,7 @@ _NOW_AND_THEN = 20
 _TIMEOUT_S = 120.0
 
 
-def control(kind: FileSystem, stage: Path, dice: random.Random, report: Report, images: int = 12) -> str:
+def control(kind: FileSystem, stage: Path, dice: random.Random, report: Report, images: int = 10) -> str:
     """Run all three, and report where the rig is blind; a sentence for the report.
 
     Raises `RigError`.
