@@ -24,6 +24,7 @@ _NAMES = (
     "writer",
     "hub",
     "client",
+    "audit",
     "keygen",
     "completion",
     "version",
