@@ -1,0 +1,40 @@
+"""Another program that appends to a channel and knows nothing of our writer, as keyop-messenger in Go does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torturing.models.channel import ROLL_CELLS, segments_of
+from torturing.models.disk import File
+from torturing.models.line import Line, behind_newline
+from torturing.models.subscriber import INPUT
+
+if TYPE_CHECKING:
+    from torturing.models.world import World
+
+
+def append(world: World) -> None:
+    """Append whole lines to the last segment, and sync them. A torn line is cut first, or (older releases) is not."""
+    directory = world.disk.channels.directory(INPUT)
+    segments = segments_of(directory)
+    if directory is None or not segments:
+        return
+    if len(segments) > 1 and segments[-2][0] + len(segments[-2][1]) > segments[-1][0]:
+        # It has written between the writer's plan and the new segment: an offset there means two places. Not twice.
+        return
+    start, file = segments[-1]
+    chance = world.chance
+    whole = behind_newline(file.cells, len(file))
+    if whole < len(file) and (None in file.cells[whole:] or chance.random() < 0.5):
+        file.cut(whole)
+    lines = [Line("foreign", world.next_number(), INPUT, chance.choice((2, 3, 4)), foreign=True) for _ in range(2)]
+    for line in lines[: chance.randint(1, 2)]:
+        if world.mode.rolling and len(file) >= ROLL_CELLS and not len(file) - behind_newline(file.cells, len(file)):
+            start, file = start + len(file), File()
+            directory.put(start, file)
+        file.write(len(file), line.cells)
+        file.sync()
+        directory.sync()
+        world.disk.channels.sync()
+        world.ledger.note_foreign(line)
+        world.say("another program appends {} to segment {}", line, start)

@@ -1,0 +1,168 @@
+"""What transactions do to the writer's table of cursors: who may hold one, and where it stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torturing.models.channel import Channel, align
+from torturing.models.cursors import Cursor, Cursors
+from torturing.models.entries import Close, Key, Move, Open, Set
+from torturing.models.memory import Port
+
+if TYPE_CHECKING:
+    from torturing.models.world import World
+
+BUSY, STALE, NOT_HELD, WRONG, SPILL_DAMAGED = "busy", "stale", "not held", "wrong", "spill damaged"
+
+
+class RefusedError(Exception):
+    """Something is wrong with a transaction; none of it takes effect."""
+
+    def __init__(self, code: str, value: int = 0) -> None:
+        super().__init__(code)
+        self.code = code
+        self.value = value
+
+
+class LaterError(Exception):
+    """Another port has to be drained and swept first."""
+
+
+class Subscriptions:
+    """Checks change nothing; what follows them cannot fail."""
+
+    def __init__(self, world: World, cursors: Cursors) -> None:
+        self._world = world
+        self._cursors = cursors
+
+    # ---- checks
+
+    def check_open(self, port: Port, item: Open) -> None:
+        """Refused while a living process holds the id; later until a dead one's port is swept."""
+        cursor = self._cursors.by_key.get(item.key)
+        if cursor is None:
+            self._cursors.load(item.key)
+            return
+        holder = cursor.holder
+        if holder is None or holder is port:
+            return
+        if holder.alive:
+            raise RefusedError(BUSY)
+        if self._world.rules.dead_drained_first:
+            raise LaterError
+
+    def check_move(self, port: Port, item: Move) -> None:
+        """Refused where the port does not hold the cursor, or the old value is not the current one."""
+        cursor = self._cursors.by_key.get(item.key)
+        if cursor is None or cursor.holder is not port:
+            raise RefusedError(NOT_HELD)
+        if cursor.exactly_once and cursor.planned != item.old and self._world.rules.stale_moves_refused:
+            raise RefusedError(STALE, cursor.planned)
+
+    def check_unheld(self, port: Port, command: Set | Close) -> None:
+        """Refused while another living process holds the id."""
+        cursor = self._cursors.by_key.get(command.key)
+        holder = cursor.holder if cursor is not None else None
+        if holder is None or (holder is port and type(command) is Close):
+            return
+        if holder.alive:
+            raise RefusedError(BUSY)
+        raise LaterError
+
+    # ---- changes
+
+    def open(self, port: Port, item: Open, channel: Channel) -> Cursor:
+        """Grant a subscription. New ones begin with the earliest message."""
+        cursor = self._cursors.by_key.get(item.key)
+        if cursor is None:
+            cursor = self._cursors.add(item.key, align(channel.directory, 0))
+        elif cursor.planned > channel.planned_end or cursor.planned < channel.end:
+            cursor.planned = align(channel.directory, cursor.planned)
+        cursor.exactly_once = item.exactly_once
+        cursor.moves += 1
+        cursor.holder = port
+        cursor.slot = port.slot
+        return cursor
+
+    def move(self, item: Move) -> Cursor:
+        """A move by transaction."""
+        cursor = self._cursors.by_key[item.key]
+        if item.moves > cursor.moves or cursor.exactly_once:
+            cursor.planned = item.new
+            cursor.moves = max(item.moves, cursor.moves)
+            if cursor.attempts_offset < item.new:
+                cursor.attempts = 0
+        return cursor
+
+    def close(self, port: Port, item: Close) -> Cursor | None:
+        """A process gives a subscription back: its slot's last word counts."""
+        cursor = self._cursors.by_key.get(item.key) or self._cursors.load(item.key)
+        if cursor is None or cursor.holder not in (port, None):
+            return None
+        if cursor.holder is None:
+            # A writer that started meanwhile did not take the slot up, as it was being left.
+            self._take_up(cursor, port)
+        self._cursors.take_last_word(cursor)
+        cursor.holder = cursor.slot = None
+        return cursor
+
+    def to_forget(self, item: Close) -> Cursor:
+        """The cursor that is to be deleted."""
+        cursor = self._cursors.by_key.get(item.key) or self._cursors.add(item.key, 0)
+        cursor.holder = cursor.slot = None
+        return cursor
+
+    def set(self, item: Set, channel: Channel) -> Cursor:
+        """Move a cursor by command."""
+        cursor = self._cursors.by_key.get(item.key) or self._cursors.add(item.key, 0)
+        cursor.planned = align(channel.directory, item.offset)
+        cursor.moves += 1
+        cursor.attempts = 0
+        return cursor
+
+    def bury(self, port: Port) -> list[Cursor]:
+        """The process died: the last word of its slot."""
+        mourned = [cursor for cursor in self._cursors.by_key.values() if cursor.holder is port]
+        for cursor in mourned:
+            self._cursors.take_last_word(cursor)
+            if not self._world.rules.dead_swept_first:
+                cursor.holder = cursor.slot = None
+        return mourned
+
+    def let_go(self, port: Port) -> None:
+        """The port of a dead process is swept: what it held may be granted again."""
+        for cursor in self._cursors.by_key.values():
+            if cursor.holder is port:
+                cursor.holder = cursor.slot = None
+
+    def adopt(self, port: Port, *, granted: bool) -> None:
+        """At a start: take up what a port that outlived the last writer holds."""
+        slot = port.slot
+        if slot is None or slot.granted != granted:
+            return
+        if slot.is_leaving and port.committed == port.head and self._world.rules.leaving_slot_holds_nothing:
+            return  # what says so is committed, or still to come, with the slot's last word
+        cursor = self._cursors.by_key.get(slot.key) or self._cursors.load(slot.key)
+        if cursor is None or cursor.holder is not None:
+            return
+        self._take_up(cursor, port)
+
+    def _take_up(self, cursor: Cursor, port: Port) -> None:
+        slot = port.slot
+        assert slot is not None
+        end = self._world.writer.channel(slot.key[0]).end
+        cursor.exactly_once = slot.exactly_once
+        claim = slot.cursor
+        if claim is not None and (claim.moves <= cursor.moves or not self._world.rules.slots_adopted):
+            claim = None
+        if claim is not None and not cursor.exactly_once:
+            offset = min(claim.offset, end)
+            if not cursor.moves:
+                # The file may be ahead: a dead letter moved it, and its subscriber has not heard of it yet.
+                offset = max(offset, cursor.offset)
+            cursor.offset = cursor.planned = offset
+            self._cursors.unfiled.add(cursor)
+        if claim is not None:
+            cursor.moves, cursor.attempts_offset, cursor.attempts = claim.moves, claim.offset, claim.attempts
+        cursor.holder = port
+        cursor.slot = slot
