@@ -191,8 +191,8 @@ class FederationSettings:
     ping_interval_ms: int = 20_000
     """Milliseconds between pings."""
 
-    ping_timeout_ms: int = 20_000
-    """Milliseconds for the answer to a ping."""
+    ping_timeout_ms: int = 60_000
+    """Milliseconds for the answer to a ping. The Go program gives none while it waits for its disk."""
 
     window_batches: int = 8
     """Batches in flight between two peers of this kind, and batches of one peer that wait for their commit."""

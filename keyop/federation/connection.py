@@ -114,6 +114,10 @@ class Connection:
     def _is_over(self) -> bool:
         return self.session.state is State.CLOSED
 
+    def take_longer_messages(self) -> None:
+        """The handshake is done: the library takes what the session takes now."""
+        self._websocket.protocol.max_message_size = self.session.max_message_bytes
+
     def look(self) -> None:
         """Something has changed that the sender should know: channels have grown, or the session was told something."""
         self._wake.set()

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
 DIAL_TIMEOUT_S = 10.0
-PING_INTERVAL_S = 20.0
-# Longer than a disk that is full for a moment: the Go program does not answer while it waits for its own.
-PING_TIMEOUT_S = 60.0
 CLOSE_TIMEOUT_S = 2.0
 
 
@@ -41,8 +38,8 @@ async def dial(
             compression=None,
             max_size=limits.max_message_bytes,
             open_timeout=DIAL_TIMEOUT_S,
-            ping_interval=PING_INTERVAL_S,
-            ping_timeout=PING_TIMEOUT_S,
+            ping_interval=limits.ping_interval_s,
+            ping_timeout=limits.ping_timeout_s,
             close_timeout=CLOSE_TIMEOUT_S,
             proxy=None,
             logger=logger.getChild("websocket"),

@@ -143,7 +143,7 @@ class EphemeralClient:
         """What it listens to; after a change call `resubscribe`."""
         self._reference = reference
         self._credentials = Credentials(tls, "client")
-        self._limits = Limits(max_batch_bytes=federation.max_batch_bytes)
+        self._limits = Limits.of(federation)
         self._backoff = Backoff(federation)
         self._name = name or self._credentials.name
         self._on_record = on_record

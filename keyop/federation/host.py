@@ -40,7 +40,7 @@ class Host:
         self.attachment = attachment
         self.log = logger
         self.credentials = Credentials(settings.tls, role)
-        self.limits = Limits(max_batch_bytes=settings.federation.max_batch_bytes)
+        self.limits = Limits.of(settings.federation)
         self.audit = Audit(attachment, logger)
         self.acknowledgements = Acknowledgements(attachment, asyncio.get_running_loop())
         self.known = KnownIds(attachment)

@@ -16,7 +16,6 @@ from keyop.configuration.address import host_and_port
 from keyop.configuration.settings import PeerSettings, Settings
 from keyop.errors import ChannelNameError, KeyopError, PeerRefused
 from keyop.federation.connection import Connection
-from keyop.federation.dialling import PING_INTERVAL_S, PING_TIMEOUT_S
 from keyop.federation.host import CLOSE_TIMEOUT_S, Host
 from keyop.federation.identity import peer_name
 from keyop.federation.inbound import Inbound
@@ -58,6 +57,7 @@ class Hub:
         self._settings = settings
         self._log = logger or logging.getLogger("keyop.hub")
         self._peers: dict[str, _Peer] = {}
+        self._unfinished = 0  # connections whose handshake is awaited
         self._allowed = _allowed(settings.hub.allowed_peers)
         self._server: Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -79,10 +79,11 @@ class Hub:
                 port,
                 ssl=host.credentials.server_context,
                 compression=None,
-                max_size=host.limits.max_message_bytes,
-                ping_interval=PING_INTERVAL_S,
-                ping_timeout=PING_TIMEOUT_S,
+                max_size=host.limits.handshake_bytes,
+                ping_interval=host.limits.ping_interval_s,
+                ping_timeout=host.limits.ping_timeout_s,
                 open_timeout=host.limits.handshake_timeout_s,
+                ssl_handshake_timeout=host.limits.handshake_timeout_s,
                 close_timeout=2,
                 logger=self._log.getChild("websocket"),
             )
@@ -120,6 +121,11 @@ class Hub:
             self._host.audit.event("client_rejected", peer_addr=address, detail=str(error))
             await websocket.close(CloseCode.NOT_ALLOWED, "certificate refused")
             return
+        if self._unfinished >= self._host.limits.max_unfinished:
+            self._host.audit.event("client_rejected", peer=name, peer_addr=address, detail="too many handshakes")
+            await websocket.close(CloseCode.TRY_LATER, "too many handshakes")
+            return
+        self._unfinished += 1
         peer = _Peer(name, address)
         session = Session.hub(self._host.instance_name, now_s=time.monotonic(), limits=self._host.limits)
         connection = Connection(websocket, session, lambda connection, hello: self._greet(peer, hello), self._log)
@@ -132,6 +138,8 @@ class Hub:
             closed = await self._host.run(connection)
             self._note_end(peer, closed)
         finally:
+            if not peer.is_in:
+                self._unfinished -= 1
             await self._release(peer)
             peer.ended.set()
 
@@ -160,7 +168,10 @@ class Hub:
         for channel in peer.channels:
             host.news.follow(channel)
         connection.session.accept(time.monotonic())
+        # It sends nothing before it has its answer, so this comes in time.
+        connection.take_longer_messages()
         peer.is_in = True
+        self._unfinished -= 1
         detail = f"addr={peer.address}"
         detail += f" sub=[{','.join(peer.channels)}]" if peer.channels else ""
         detail += f" pub=[{','.join(allowed.publish)}]" if allowed.publish else ""

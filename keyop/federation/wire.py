@@ -48,6 +48,7 @@ class CloseCode(enum.IntEnum):
     TOO_BIG = 1009
     INTERNAL_ERROR = 1011
     """A batch could not be committed; its sender will send it again."""
+    TRY_LATER = 1013
     NOT_ALLOWED = 4403
     REPLACED = 4409
 
