@@ -27,7 +27,7 @@ def line(number: int, **more: str) -> bytes:
 
 
 def numbers(log: AuditLog) -> list[int]:
-    return [int(found["message_id"]) for found in log.more()]
+    return [int(found["message_id"]) for found in log.records()]
 
 
 @pytest.fixture

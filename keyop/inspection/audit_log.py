@@ -61,62 +61,46 @@ def files(directory: Path) -> list[Path]:
 
 
 class AuditLog:
-    """Iterates over the records of an audit directory. ``on_damaged(path, text)`` hears of lines that are none."""
+    """Reads the records of an audit directory. ``on_damaged(path, text)`` hears of lines that are none."""
 
     def __init__(self, directory: Path, on_damaged: Callable[[Path, str], None]) -> None:
         self._directory = directory
         self._on_damaged = on_damaged
-        self._live: BinaryIO | None = None
+        # The file that is read, which may have got another name meanwhile.
+        self._file: BinaryIO | None = None
         self._rest = b""
 
     def records(self) -> Iterator[AuditRecord]:
-        """All that are there. The live file stays open for `more`. Raises `OSError`."""
-        for path in files(self._directory):
+        """All that have come since the last call, oldest first; at the first call all that there are.
+
+        Raises `OSError`.
+        """
+        while True:
+            if self._file is not None:
+                yield from self._parse(self._lines(self._file))
+            younger = self._younger()
+            if not younger:
+                return
+            if self._file is not None:
+                yield from self._parse(self._lines(self._file))  # what came before the next one was begun
+                self.close()
             try:
-                file = path.open("rb")
+                self._file = younger[0].open("rb")
             except FileNotFoundError:
                 continue  # rotated away in between
-            if path.name == NAME:
-                self._live = file
-                yield from self.more()
-            else:
-                with file:
-                    yield from self._parse(path, self._lines(file))
-                    self._rest = b""
 
-    def more(self) -> Iterator[AuditRecord]:
-        """What was added since. Goes on in the next file where the live one was rotated. Raises `OSError`."""
-        while True:
-            if self._live is None:
-                try:
-                    self._live = (self._directory / NAME).open("rb")
-                except FileNotFoundError:
-                    return
-            yield from self._parse(self._directory / NAME, self._lines(self._live))
-            passed = self._rotated_since()
-            if passed is None:
-                return
-            yield from self._parse(self._directory / NAME, self._lines(self._live))  # what came before it was rotated
-            self._live.close()
-            self._live = None
-            self._rest = b""
-            for path in passed:
-                with path.open("rb") as file:
-                    yield from self._parse(path, self._lines(file))
-
-    def _rotated_since(self) -> list[Path] | None:
-        """None while the open file is the live one, else the rotated files that are younger than it."""
-        assert self._live is not None
-        here = os.fstat(self._live.fileno())
-        all_files = files(self._directory)
-        for number, path in enumerate(all_files):
+    def _younger(self) -> list[Path]:
+        """The files that are younger than the one that is read, oldest first; all of them if none is."""
+        found = files(self._directory)
+        if self._file is None:
+            return found
+        here = os.fstat(self._file.fileno())
+        for number, path in enumerate(found):
             with contextlib.suppress(FileNotFoundError):
                 there = path.stat()
                 if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
-                    if path.name == NAME:
-                        return None
-                    return [each for each in all_files[number + 1 :] if each.name != NAME]
-        return [] if here.st_nlink == 0 or all_files else None
+                    return found[number + 1 :]
+        return found  # it was removed, being the oldest
 
     def _lines(self, file: BinaryIO) -> Iterator[bytes]:
         """Whole lines; the rest of the last one is kept for the next look."""
@@ -126,7 +110,7 @@ class AuditLog:
                 self._rest = b""
             yield from lines
 
-    def _parse(self, path: Path, lines: Iterator[bytes]) -> Iterator[AuditRecord]:
+    def _parse(self, lines: Iterator[bytes]) -> Iterator[AuditRecord]:
         for line in lines:
             try:
                 record = json.loads(line)
@@ -135,10 +119,10 @@ class AuditLog:
             if isinstance(record, dict):
                 yield record
             elif line:
-                self._on_damaged(path, line[:80].decode(errors="replace"))
+                self._on_damaged(self._directory / NAME, line[:80].decode(errors="replace"))
 
     def follow(self) -> Generator[AuditRecord, None, None]:
-        """`more`, for ever, woken by changes of the directory."""
+        """`records`, for ever, woken by changes of the directory."""
         from watchfiles import watch
 
         changes = watch(
@@ -146,13 +130,14 @@ class AuditLog:
         )
         try:
             while True:
-                yield from self.more()
+                yield from self.records()
                 next(changes, None)
         finally:
             changes.close()
 
     def close(self) -> None:
-        """Close the live file."""
-        if self._live is not None:
-            self._live.close()
-            self._live = None
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            self._rest = b""
