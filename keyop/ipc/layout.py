@@ -61,6 +61,7 @@ REPLIES_A_RECORD = 4  # at most: `open` answers offset, moves, attempts and thei
 SLOTS_BYTES = 1024
 SLOT_BYTES = 768
 SLOTS_A_PAGE = 64
+MOST_SLOT_PAGES = 1023  # beyond the first: a damaged number of pages must not keep a writer busy for minutes
 RING_SIZE_BYTES = 256 * 1024
 RING_BYTES = 52 * 1024
 PORT_SIZE_BYTES = RING_BYTES + RING_SIZE_BYTES

@@ -122,11 +122,13 @@ class Port:
 
     def slot_count(self) -> int:
         """How many slots there are now."""
-        return (1 + int(self.words[layout.SLOT_PAGES])) * layout.SLOTS_A_PAGE
+        return (1 + min(int(self.words[layout.SLOT_PAGES]), layout.MOST_SLOT_PAGES)) * layout.SLOTS_A_PAGE
 
     def add_slot_page(self) -> None:
         """The process's side: make another page of slots. Raises `SharedMemoryError`."""
         page = len(self._pages)
+        if page > layout.MOST_SLOT_PAGES:
+            raise SharedMemoryError(f"a process has at most {self.slot_count()} subscriptions")
         name = self._identity.slot_page(self.name, page)
         shared = memory.create(name, layout.SLOT_PAGE_SIZE_BYTES, self._identity.owner)
         shared.stamp(layout.SLOTS_MAGIC, self._identity.id)

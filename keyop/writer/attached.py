@@ -6,7 +6,16 @@ import time
 from pathlib import Path
 
 from keyop.ipc import lease
-from keyop.ipc.layout import COMMITTED, HEAD, MASK, POISONED, REPLIES_TAKEN, REPLIES_WRITTEN, RING_SIZE_BYTES
+from keyop.ipc.layout import (
+    COMMITTED,
+    HEAD,
+    MASK,
+    POISONED,
+    REPLIES_TAKEN,
+    REPLIES_WRITTEN,
+    REPLY_SLOTS,
+    RING_SIZE_BYTES,
+)
 from keyop.ipc.port import Port, Reply
 from keyop.ipc.word import Fence, distance
 from keyop.protocol import entry
@@ -61,7 +70,9 @@ class AttachedPort:
         """Answers that the last writer wrote, and was killed before COMMITTED passed them: they are given again."""
         words = self.words
         written = words[REPLIES_WRITTEN]
-        while written != words[REPLIES_TAKEN]:
+        for _ in range(REPLY_SLOTS):  # there are no more, whatever the process's word says
+            if written == words[REPLIES_TAKEN]:
+                break
             answer = self.port.read_reply(written - 1 & MASK)
             if answer is not None and distance(self.taken, answer.position) >= 0:
                 break

@@ -141,6 +141,7 @@ class Committer:
         while True:
             if self.commit_round():
                 continue
+            self.census.find_dead()  # answers that a dead process has not taken are in nobody's way
             self._unblock()
             if not self._work_waiting():
                 return
