@@ -98,3 +98,17 @@ def test_a_counter_holds_64_bits_and_a_torn_one_reads_as_nothing(value: int) -> 
     word = (layout.SLOTS_BYTES + layout.SLOT_BYTES) // 4 + layout.SLOT_COUNTERS + 3
     shared.words[word] ^= 0x100
     assert slot.counters()["failed"] == 0
+
+
+def test_damaged_names_and_flags_are_seen() -> None:
+    shared = memory()
+    slot = Slot(shared, 0)
+    slot.occupy(b"alerts", b"notifier", 1)
+    assert slot.sound
+    first, names = layout.SLOTS_BYTES, layout.SLOTS_BYTES + layout.SLOT_NAMES_BYTES
+    for at in (*range(first + 4, first + 20), *range(names, names + 18)):
+        for bit in range(8):
+            shared.buffer[at] ^= 1 << bit
+            assert not slot.sound
+            shared.buffer[at] ^= 1 << bit
+    assert slot.sound

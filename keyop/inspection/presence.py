@@ -134,7 +134,7 @@ def _slots(port: Port) -> Iterator[LiveSubscription]:
             slot = port.slot(index)
         except SharedMemoryError:
             return  # its page is being made
-        if not slot.granted:
+        if not slot.granted or not slot.sound:
             continue
         channel, id = slot.names()
         cursor = slot.cursor()

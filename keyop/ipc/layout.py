@@ -69,7 +69,7 @@ PORT_SIZE_BYTES = RING_BYTES + RING_SIZE_BYTES
 SLOT_PAGE_SIZE_BYTES = SLOTS_BYTES + SLOTS_A_PAGE * SLOT_BYTES
 
 # Slot, all written by the process
-SLOT_IN_USE, SLOT_PART, SLOT_PARTS, SLOT_FLAGS = range(4)
+SLOT_IN_USE, SLOT_PART, SLOT_PARTS, SLOT_FLAGS, SLOT_CHECK = range(5)  # the last: CRC-32 of the three and the names
 SLOT_ASKED, SLOT_GRANTED = 1, 2  # values of SLOT_IN_USE; 0 is free
 SLOT_CURSOR_BYTES = (32, 64)  # two copies of moves, offset, attempts, CRC-32; the valid one with more moves
 SLOT_COUNTERS = 24  # words: 64-bit values, three words each, in the order of SLOT_COUNTER_NAMES

@@ -53,7 +53,15 @@ class Slot:
         words[word + layout.SLOT_PART] = part
         words[word + layout.SLOT_PARTS] = parts
         words[word + layout.SLOT_FLAGS] = flags
+        words[word + layout.SLOT_CHECK] = self._check()
         words[word + layout.SLOT_IN_USE] = layout.SLOT_ASKED
+
+    def _check(self) -> int:
+        first = self._base + 4 * layout.SLOT_PART
+        at = self._base + layout.SLOT_NAMES_BYTES
+        channel_length, id_length = _NAMES.unpack_from(self._buffer, at)
+        names = self._buffer[at : at + _NAMES.size + channel_length + id_length]
+        return crc32(names, crc32(self._buffer[first : first + 12]))
 
     def grant(self) -> None:
         """The writer has said yes."""
@@ -87,6 +95,11 @@ class Slot:
     def in_use(self) -> bool:
         """Whether a subscription stands here."""
         return bool(self._words[self._word + layout.SLOT_IN_USE])
+
+    @property
+    def sound(self) -> bool:
+        """Whether names and flags are what was written."""
+        return bool(self._words[self._word + layout.SLOT_CHECK] == self._check())
 
     @property
     def granted(self) -> bool:
