@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from child import kill_writer
-from inbox import Inbox
+from inbox import DEADLINE_S, Inbox
 
 from keyop import Messenger
 from keyop.ipc import lease
@@ -18,6 +18,7 @@ from keyop.ipc.slot import Slot
 from keyop.protocol.writer_options import WriterOptions
 from keyop.storage.directory import DataDirectory
 from keyop.writer.attached import AttachedPort
+from keyop.writer.census import Census
 from keyop.writer.committer import Committer
 from keyop.writer.log import Log
 from keyop.writer.start import bring_up
@@ -78,6 +79,46 @@ def test_a_grant_that_is_seen_while_the_writer_starts(data_dir: Path, monkeypatc
         assert inbox.next().payload == 1
 
 
+@pytest.mark.parametrize("dead_first", [True, False])
+def test_a_dead_process_does_not_hold_what_another_may_have_been_granted(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, dead_first: bool
+) -> None:
+    """The last writer had buried it, and granted the id anew in the same frame; then it was killed."""
+    with Messenger(data_dir) as m, Messenger(data_dir) as other:
+        inbox = Inbox()
+        m.subscribe("c", "s", inbox)
+        other.publish_batch("c", range(3), payload_type="t")
+        inbox.take(3)
+        assert m.drain(DEADLINE_S)
+        with nobody_starts_a_writer(m), nobody_starts_a_writer(other):
+            kill_writer(data_dir)
+            other._attachment.take_slot(b"c", b"s", 0)
+            die(m, monkeypatch)
+            scan = Census.scan
+
+            def scan_in_order(self: Census) -> list[AttachedPort]:
+                found = scan(self)
+                self.ports.sort(key=lambda port: (port.name == m._attachment._name) != dead_first)
+                return found
+
+            monkeypatch.setattr(Census, "scan", scan_in_order)
+            with brought_up(data_dir) as committer:
+                cursor = committer.cursors.by_key[b"c", b"s"]
+                assert cursor.holder is not None
+                assert cursor.holder.name == other._attachment._name
+                # And what it had handled is not forgotten.
+                assert cursor.offset == committer.channels.open(b"c").end
+            other._attachment.slot(0).vacate()
+            monkeypatch.undo()
+
+
+def die(m: Messenger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a writer this process is dead."""
+    holding = lease.is_held
+    name = f"{lease.PORT_PREFIX}{m._attachment._name}"
+    monkeypatch.setattr(lease, "is_held", lambda path: path.name != name and holding(path))
+
+
 def test_a_grant_that_a_dead_process_has_not_seen_counts_for_nobody(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,8 +131,7 @@ def test_a_grant_that_a_dead_process_has_not_seen_counts_for_nobody(
             with brought_up(data_dir) as committer:
                 cursor = committer.cursors.by_key[b"c", b"s"]
                 assert cursor.holder is not None
-            holding = lease.is_held
-            monkeypatch.setattr(lease, "is_held", lambda path: not path.name.startswith("port-") and holding(path))
+            die(m, monkeypatch)
             with brought_up(data_dir) as committer:
                 cursor_or_none = committer.cursors.by_key.get((b"c", b"s"))
                 assert cursor_or_none is None or cursor_or_none.holder is None

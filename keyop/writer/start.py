@@ -90,12 +90,20 @@ def _until_it_works(action: Callable[[], _T], board: Board, patience: Patience) 
 
 
 def _adopt(committer: Committer) -> None:
-    for granted in (True, False):
-        for port in committer.census.ports:
-            try:
-                committer.subscriptions.adopt(port, granted=granted)
-            except Wait as wait:
-                raise wait.error from None
+    """Who holds which subscription: the living before the dead."""
+    subscriptions = committer.subscriptions
+    dead = committer.census.find_dead()
+    living = [port for port in committer.census.ports if not port.dead]
+    try:
+        for port in dead:
+            subscriptions.hear(port)
+        for granted in (True, False):
+            for port in living:
+                subscriptions.adopt(port, granted=granted)
+        for port in dead:
+            subscriptions.adopt(port, granted=True)
+    except Wait as wait:
+        raise wait.error from None
 
 
 def _semaphore(identity: DirectoryIdentity) -> Semaphore:

@@ -113,28 +113,46 @@ class Subscriptions:
         having seen the answer: it counts if nobody else holds the id and the cursor exists. Raises `Wait`, and may be
         called again then.
         """
-        for index in range(port.port.slot_count()):
-            try:
-                slot = port.port.slot(index)
-            except SharedMemoryError as error:
-                self._log.error("slots_lost", port=port.name, why=error)
-                return
+        for slot in self._slots(port):
             # The second look takes granted ones, too: their answers may have been seen in between. A dead process that
             # has not seen its answer has handled nothing.
-            if slot.in_use and (slot.granted or (not granted and port.is_alive())):
-                channel, id = slot.names()
-                self._adopt_slot(port, slot, channel, id)
+            if slot.granted or not (granted or port.dead):
+                adopted = self._adopt_slot(slot)
+                if adopted is not None:
+                    cursor, log = adopted
+                    self._cursors.hold(cursor, port, slot)
+                    log.followers.add(port)
 
-    def _adopt_slot(self, port: AttachedPort, slot: Slot, channel: bytes, id: bytes) -> None:
-        key = (channel, id)
+    def hear(self, port: AttachedPort) -> None:
+        """At a start: the last words of a process that is dead. Raises `Wait`, and may be called again then.
+
+        They come first. Whether it holds its ids comes last: the last writer may have been killed when it had buried
+        it and had granted them to another one, and before its port was swept.
+        """
+        for slot in self._slots(port):
+            if slot.granted:
+                self._adopt_slot(slot)
+
+    def _slots(self, port: AttachedPort) -> list[Slot]:
+        """Those in use."""
         try:
-            cursor = self._cursors.by_key.get(key) or self._load(channel, id, slot.flags)
+            slots = [port.port.slot(index) for index in range(port.port.slot_count())]
+        except SharedMemoryError as error:
+            self._log.error("slots_lost", port=port.name, why=error)
+            return []
+        return [slot for slot in slots if slot.in_use]
+
+    def _adopt_slot(self, slot: Slot) -> tuple[Cursor, ChannelLog] | None:
+        """Take over what a slot says if that is news; None if its id is held, or gone."""
+        channel, id = slot.names()
+        try:
+            cursor = self._cursors.by_key.get((channel, id)) or self._load(channel, id, slot.flags)
             if cursor is None or cursor.holder is not None:
-                return
+                return None
             log = self._channels.open(channel)
         except Refused as trouble:
             self._log.warning("subscription_not_adopted", channel=channel.decode(), id=id.decode(), why=trouble)
-            return
+            return None
         cursor.flags = slot.flags
         claim = slot.cursor()
         if claim is not None and claim.moves <= cursor.moves:
@@ -148,8 +166,7 @@ class Subscriptions:
             self._cursors.unfiled.add(cursor)
         if claim is not None:
             cursor.moves, cursor.attempts_offset, cursor.attempts = claim.moves, claim.offset, claim.attempts
-        self._cursors.hold(cursor, port, slot)
-        log.followers.add(port)
+        return cursor, log
 
     def _align(self, item: Entry, log: ChannelLog, offset: int) -> int:
         """Where an offset may stand. What this round has planned is whole by construction."""
