@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import json
 import multiprocessing
@@ -25,7 +26,7 @@ from inbox import Inbox
 
 from keyop import Messenger
 from keyop.attachment import attachment as attachment_module
-from keyop.attachment import writer_link
+from keyop.attachment import spawn, writer_link
 from keyop.configuration.lookup import settings_for
 from keyop.errors import DataDirectoryError, PublishError, SharedMemoryError, SubscribeError, WriterUnavailable
 from keyop.ipc import layout, lease, port
@@ -540,7 +541,7 @@ def test_nothing_is_opened_through_a_link_in_run(data_dir: Path, tmp_path: Path,
     target.write_text("precious")
     (data_dir / "run").mkdir(parents=True)
     (data_dir / "run" / name).symlink_to(target)
-    with pytest.raises((OSError, WriterUnavailable)):
+    with pytest.raises((OSError, DataDirectoryError, WriterUnavailable)):
         Messenger(data_dir)
     assert target.read_text() == "precious"
     (data_dir / "run" / name).unlink()
@@ -880,3 +881,51 @@ def test_a_hundred_attachments_leave_nothing(data_dir: Path) -> None:
         writers = sum(1 for line in Path(f"/proc/{writer}/maps").read_text().splitlines() if "keyop-" in line)
         assert writers < 30
         eventually(lambda: threading.active_count() < 20)
+
+
+def test_a_disk_without_room_for_a_lease_is_said_as_an_error_of_the_library(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(lease, "create_port_lease", full)
+    with pytest.raises(DataDirectoryError, match="No space left"):
+        Messenger(data_dir)
+
+
+def test_a_disk_without_room_for_a_log_may_have_it_for_a_writer(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = spawn.open_given
+
+    def full(path: Path, flags: int) -> int:
+        if path.name == "writer.log":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return given(path, flags)
+
+    monkeypatch.setattr(spawn, "open_given", full)
+    with Messenger(data_dir) as m:
+        m.publish("c", 1, payload_type=TYPE)
+    assert not (data_dir / "run/writer.log").exists()
+
+
+def test_a_lock_that_cannot_be_looked_at_starts_no_second_writer(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptors, for example. What was published meanwhile is committed by the writer that is there."""
+    with Messenger(data_dir) as m:
+        pid = writer_pid(data_dir)
+        held = lease.is_held
+        looks = 0
+
+        def fail(_path: Path) -> bool:
+            nonlocal looks
+            looks += 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        monkeypatch.setattr(lease, "is_held", fail)
+        eventually(lambda: looks > 1)
+        m.publish("c", 1, payload_type=TYPE)
+        monkeypatch.setattr(lease, "is_held", held)
+        assert writer_pid(data_dir) == pid

@@ -109,6 +109,40 @@ def test_a_full_disk_is_waited_for_by_the_publisher(directory: Path, monkeypatch
     assert Spills(directory).load(reference, MAX_BYTES).data == b"entries"
 
 
+def test_a_read_only_disk_is_waited_for_too(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where even the remains cannot be removed."""
+    monkeypatch.setattr(spilling, "_BACKOFF_S", 0.0)
+    failures = 3
+
+    def refuse(*_arguments: object, **_more: object) -> int:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        monkeypatch.undo()
+        return os.open(directory / "00000000000000ab-1", os.O_WRONLY | os.O_CREAT)
+
+    monkeypatch.setattr(spilling, "open_given", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    reference = spilling.write_spill(directory / "00000000000000ab-1", b"entries")
+    assert Spills(directory).load(reference, MAX_BYTES).data == b"entries"
+
+
+def test_what_cannot_be_removed_is_removed_later(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spills = Spills(directory)
+    for name in ("00000000000000ab-1", "00000000000000ab-2"):
+        (directory / name).write_bytes(b"")
+
+    def refuse(_path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(disk, "unlink", refuse)
+    spills.remove({b"00000000000000ab-1"})
+    monkeypatch.undo()
+    spills.remove({b"00000000000000ab-2"})
+    assert os.listdir(directory) == []
+
+
 # ---- with a writer
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from keyop.attachment.replies import Replies
 from keyop.attachment.spawn import WriterSpawner
-from keyop.attachment.spilling import write_spill
+from keyop.attachment.spilling import remove_spill, write_spill
 from keyop.attachment.writer_link import GONE_BOARD, START_TIMEOUT_S, WriterLink
 from keyop.configuration.settings import Settings
 from keyop.errors import (
@@ -62,14 +62,17 @@ class Attachment:
         self.logger = logger or logging.getLogger("keyop")
         self._log = self.logger.getChild("attachment")
         self._spawner = WriterSpawner(self.directory, settings, self._log)
-        self.identity = DirectoryIdentity(self.directory.run)
         # Called by the tick, twice a second.
         self.tick_listeners: list[Callable[[], None]] = []
         # Counts how often shared memory was made anew: who holds views of it looks at this.
         self.generation = 0
         # Counts the ticks: who waits looks at the files themselves once in each.
         self.ticks = 0
-        self._attach()
+        try:
+            self.identity = DirectoryIdentity(self.directory.run)
+            self._attach()
+        except OSError as error:
+            raise DataDirectoryError(f"{self.directory.path}: cannot be attached to: {error}") from error
         _live.add(self)  # now: a fork in another thread meanwhile is to find the lease
         try:
             self.writer.reach(time.monotonic() + START_TIMEOUT_S, self._remake_port_if_gone)
@@ -96,7 +99,7 @@ class Attachment:
             lease.publish_port_lease(self._lease, self._name)
         except BaseException:
             port.remove(self.identity, self._name)
-            self._lease.path.unlink(missing_ok=True)
+            self._remove_lease()
             self._lease.release()
             raise
         self._words = self._port.words
@@ -235,7 +238,7 @@ class Attachment:
         try:
             position = self.send(entry.TRANSACTION.pack(flags | entry.SPILL) + reference, deadline)
         except BaseException:
-            path.unlink(missing_ok=True)
+            remove_spill(path)
             raise
         self.replies.spilled[position] = path
         return position
@@ -360,8 +363,14 @@ class Attachment:
         if not self.writer.was_reached:
             # No writer ever saw this port.
             port.remove(self.identity, self._name)
-            self._lease.path.unlink(missing_ok=True)
+            self._remove_lease()
         self.writer.knock()
+
+    def _remove_lease(self) -> None:
+        try:
+            self._lease.path.unlink(missing_ok=True)
+        except OSError:
+            pass  # a failing disk: the next writer removes what nobody holds
 
     def _orphan(self) -> None:
         """In a child process, right after fork: the parent's port is not ours, its locks may be held for ever.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from keyop.attachment.spilling import remove_spill
 from keyop.ipc.layout import COMMITTED, MASK, REPLIES_TAKEN, REPLIES_WRITTEN
 from keyop.ipc.port import Port
 from keyop.ipc.word import distance
@@ -65,7 +66,7 @@ class Replies:
         answers = self._waiting.pop(position, [])
         spilled = self.spilled.pop(position, None)
         if spilled is not None and any(code != reply.OK for code, _value in answers):
-            spilled.unlink(missing_ok=True)
+            remove_spill(spilled)
         return answers
 
     def _take(self) -> None:

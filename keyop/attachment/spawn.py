@@ -15,6 +15,7 @@ from keyop.errors import WriterUnavailable
 from keyop.ipc import lease
 from keyop.ownership import open_given
 from keyop.protocol.writer_options import WriterOptions
+from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class WriterSpawner:
         self._failures = 0
         self._not_before_s = 0.0
         self._started_s = 0.0
+        # What the disk said last when it was in the way.
+        self._trouble: OSError | None = None
 
     @property
     def log_path(self) -> Path:
@@ -47,14 +50,32 @@ class WriterSpawner:
         return self._directory.run / "writer.log"
 
     def writer_lives(self) -> bool:
-        """Whether some process holds the writer's lock."""
-        return lease.is_held(self._directory.run / lease.WRITER_LOCK)
+        """Whether some process holds the writer's lock; also where a failing disk keeps one from looking."""
+        try:
+            return lease.is_held(self._directory.run / lease.WRITER_LOCK)
+        except OSError as error:
+            return self._note_trouble(error)
+
+    def _note_trouble(self, error: OSError) -> bool:
+        if error.errno not in disk.WAIT_ERRNOS:
+            raise error
+        self._trouble = error
+        return True
 
     def spawn(self) -> bool:
-        """Start a writer unless one lives, is being started, or is the supervisor's business; whether it was done."""
+        """Start a writer unless one lives, is being started, or is the supervisor's business; whether it was done.
+
+        Where a disk fails, or descriptors are short, it is not done, and the next call tries again.
+        """
         self.reap()
         if self._child is not None or time.monotonic() < self._not_before_s:
             return False
+        try:
+            return self._spawn()
+        except OSError as error:
+            return not self._note_trouble(error)
+
+    def _spawn(self) -> bool:
         if lease.is_held(self._directory.run / lease.SUPERVISED):
             return False
         turn = lease.acquire(self._directory.run / lease.SPAWN_LOCK, patience_s=0)
@@ -75,9 +96,7 @@ class WriterSpawner:
 
         _reap_left()
         self._started_s = time.monotonic()
-        path = self.log_path
-        fresh = path.exists() and path.stat().st_size > _MAX_LOG_BYTES
-        with os.fdopen(open_given(path, os.O_WRONLY | os.O_APPEND | (os.O_TRUNC if fresh else 0)), "ab") as log:
+        with os.fdopen(self._open_log(), "ab") as log:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "keyop.writer", "on_demand=1", f"turn_fd={turn_fd}", *self._options],
                 stdin=subprocess.DEVNULL,
@@ -88,6 +107,16 @@ class WriterSpawner:
                 start_new_session=True,
                 env=writer_environment(),
             )
+
+    def _open_log(self) -> int:
+        path = self.log_path
+        try:
+            fresh = path.exists() and path.stat().st_size > _MAX_LOG_BYTES
+            return open_given(path, os.O_WRONLY | os.O_APPEND | (os.O_TRUNC if fresh else 0))
+        except OSError as error:
+            # A disk that has no room for a log may well have it for a writer.
+            self._note_trouble(error)
+            return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
     def reap(self) -> int | None:
         """If the writer that this process started has ended: its exit code, once."""
@@ -121,7 +150,7 @@ class WriterSpawner:
                 lines = file.read().decode(errors="replace").splitlines()[-5:]
         except OSError:
             lines = []
-        tail = "".join(f"\n  {line}" for line in lines)
+        tail = "".join(f"\n  {line}" for line in [*lines, *filter(None, [self._trouble])])
         return WriterUnavailable(f"{self._directory.path}: {why}; see {self.log_path}{tail}")
 
 

@@ -24,7 +24,7 @@ def write_spill(path: Path, entries: bytes, deadline: float | None = None) -> by
         try:
             _write(path, entries)
         except OSError as error:
-            path.unlink(missing_ok=True)
+            remove_spill(path)
             if error.errno not in disk.WAIT_ERRNOS:
                 raise
             if deadline is not None and time.monotonic() + _BACKOFF_S > deadline:
@@ -34,6 +34,14 @@ def write_spill(path: Path, entries: bytes, deadline: float | None = None) -> by
             time.sleep(_BACKOFF_S)
         else:
             return entry.SPILL_RECORD.pack(len(entries), crc32(entries)) + path.name.encode()
+
+
+def remove_spill(path: Path) -> None:
+    """Remove a file that no record names. Where the disk fails, the writer does when this process has gone."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass
 
 
 def _write(path: Path, entries: bytes) -> None:

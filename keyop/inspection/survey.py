@@ -266,7 +266,14 @@ def status(directory: DataDirectory) -> StatusReport:
         stalled_errno=errno,
         stalled=os.strerror(errno) if errno else None,
         supervised=presence.is_supervised(directory),
-        at_rest=at_rest.is_at_rest(directory),
+        at_rest=_is_at_rest(directory),
         attached=presence.attached(directory),
         counters={} if board is None else board.counters,
     )
+
+
+def _is_at_rest(directory: DataDirectory) -> bool:
+    try:
+        return at_rest.is_at_rest(directory)
+    except OSError:
+        return False  # a failing disk is what this report is asked for
