@@ -221,6 +221,17 @@ def test_messages_that_were_handled_in_the_wrong_order(place: Place) -> None:
     assert place.kinds() == {"disorder"}
 
 
+def test_a_message_that_comes_again(place: Place) -> None:
+    """After a kill the one under way does, and no other."""
+    mine = [note for note in place.ledger.notes() if note["what"] == "handled" and note["by"] == "watcher"]
+    last, one_before = mine[-1], mine[-2]
+    place.notes(lambda notes: notes.append({**last, "life": 1}))
+    assert place.kinds() == set()
+    place.notes(lambda notes: notes.append({**one_before, "life": 1}))
+    assert place.kinds() == {"repeated"}
+    assert place.kinds(after="power cut") == set()
+
+
 def test_a_handled_message_is_gone_though_its_publisher_was_not_told(place: Place) -> None:
     lines = place.lines("other")
     victim = lines[single(lines)]

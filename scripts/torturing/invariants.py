@@ -51,6 +51,9 @@ def check(
     checker.check_groups()
     if drained:
         checker.check_handled()
+    if after == "kill":
+        checker.check_repeated()
+    if drained:
         checker.check_chain()
     checker.check_with_verify()
     return checker.violations
@@ -247,6 +250,21 @@ class _Checker:
         gone = [f"{each.of} by {each.by}" for each in self._letters if not self._is_there(each)]
         if gone and self._exact:
             self._say("lost", "messages that have a dead letter", gone)
+
+    def check_repeated(self) -> None:
+        """A slot outlives its process: after a kill only the message under way comes again."""
+        for id in SUBSCRIPTIONS:
+            mine = [note for note in self._notes if note["what"] == "handled" and note["by"] == id]
+            seen: set[Name] = set()
+            repeated = []
+            for number, note in enumerate(mine):
+                name = Name(*note["of"])
+                before = mine[number - 1] if number else note
+                if name in seen and (before["of"] != note["of"] or before["life"] == note["life"]):
+                    repeated.append(f"{name} in life {note['life']}")
+                seen.add(name)
+            if repeated:
+                self._say("repeated", f"{len(repeated)} messages by {id} that it was done with", repeated)
 
     def _is_there(self, letter: Letter) -> bool:
         return letter.of in self._places.get(SUBSCRIPTIONS.get(letter.by, ""), {})

@@ -97,10 +97,13 @@ def run(arguments: argparse.Namespace) -> Report:
     try:
         with ThreadPoolExecutor(lanes) as pool:
             rooms = [[place / str(number) for number in range(lane, directories, lanes)] for lane in range(lanes)]
-            for outcome in [pool.submit(whole.lane, lane_rooms) for lane_rooms in rooms]:
-                outcome.result()
+            outcomes = [pool.submit(whole.lane, lane_rooms) for lane_rooms in rooms]
+            try:
+                for outcome in outcomes:
+                    outcome.result()
+            finally:
+                whole.given_up = True  # Ctrl-C: each lane comes to the end of its directory
     finally:
-        whole.given_up = True
         shutil.rmtree(place, ignore_errors=True)
     return whole.finish()
 
