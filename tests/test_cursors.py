@@ -60,6 +60,26 @@ def test_one_that_was_forgotten_is_not_written_again(cursors: Cursors) -> None:
     assert not cursor.path.exists()
 
 
+def test_one_that_cannot_be_removed_yet_is_removed_before_anybody_has_that_id_again(
+    cursors: Cursors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cursor = filed(cursors, 700)
+
+    def refuse(_path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(disk, "unlink", refuse)
+    cursors.forget(cursor)
+    trouble = cursors.file()
+    assert trouble is not None
+    assert trouble.errno == errno.EIO
+    with pytest.raises(OSError, match="Input/output"):
+        cursors.remove_forgotten()
+    monkeypatch.undo()
+    assert cursors.file() is None
+    assert not cursor.path.exists()
+
+
 def test_attempts_are_written_again_from_memory(cursors: Cursors, directory: DataDirectory) -> None:
     filed(cursors, 700).attempts = 2
     cursors.file_attempts()

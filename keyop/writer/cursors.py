@@ -88,6 +88,7 @@ class Cursors:
         self._directory = directory
         self._log = log
         self._complained: set[Path] = set()
+        self._forgotten: set[Path] = set()
         # Files are written by the commit thread, and once more by the checkpoint's.
         self._writing = threading.Lock()
         self._attempts = b""
@@ -168,12 +169,24 @@ class Cursors:
         self.unfiled.discard(cursor)
         self.unsynced_files.discard(cursor.path)
         self.by_key.pop(cursor.key, None)
+        self._forgotten.add(cursor.path)
         try:
-            with self._writing:
-                disk.unlink(cursor.path)
-        except OSError as error:
-            self._complain(cursor.path, error)
-        self.unsynced_directories.add(cursor.path.parent)
+            self.remove_forgotten()
+        except OSError:
+            pass  # before anybody may have that id again, and before the journal is freed
+
+    def remove_forgotten(self) -> None:
+        """Remove the files of all that was forgotten. Raises `OSError` of a failing disk: they are still there then."""
+        for path in list(self._forgotten):
+            try:
+                with self._writing:
+                    disk.unlink(path)
+            except OSError as error:
+                if error.errno in disk.WAIT_ERRNOS:
+                    raise
+                self._complain(path, error)
+            self._forgotten.discard(path)
+            self.unsynced_directories.add(path.parent)
 
     def file(self) -> OSError | None:
         """Write the offset files that are behind; the last error of a full or failing disk: then try again.
@@ -182,6 +195,10 @@ class Cursors:
         subscriber repeated messages, and nobody else anything.
         """
         trouble = None
+        try:
+            self.remove_forgotten()
+        except OSError as error:
+            trouble = error
         for cursor in list(self.unfiled):
             try:
                 self._file_one(cursor)

@@ -92,6 +92,7 @@ class Subscriptions:
         """Bring the cursor of an id that subscribed before into the table. Raises `Refused` and `Wait`."""
         path = self._cursors.path((channel, id))
         try:
+            self._cursors.remove_forgotten()
             parsed = load_offset(path)
         except OSError as error:
             raise Wait(error) from error
