@@ -24,15 +24,23 @@ class WriterSilent(AssertionError):
 class WriterProcess:
     """``python -m keyop.writer`` on a directory; ``options`` are those of `keyop.protocol.writer_options`.
 
-    In the foreground unless ``on_demand=1`` is among them: then nobody else starts one beside it.
+    In the foreground unless ``on_demand=1`` is among them: then nobody else starts one beside it. ``module`` may be one
+    that makes a flawed writer.
     """
 
-    def __init__(self, data_dir: Path, *, environment: dict[str, str] | None = None, **options: object) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        environment: dict[str, str] | None = None,
+        module: str = "keyop.writer",
+        **options: object,
+    ) -> None:
         arguments = {"data_dir": data_dir, "log_format": "json", "log_level": "debug", **options}
         self.records: list[dict[str, Any]] = []
         self.began_s = time.perf_counter()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "keyop.writer", *(f"{key}={value}" for key, value in arguments.items())],
+            [sys.executable, "-m", module, *(f"{key}={value}" for key, value in arguments.items())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -55,17 +63,21 @@ class WriterProcess:
 
     def wait_for(self, event: str, timeout_s: float = DEADLINE_S) -> dict[str, Any]:
         """The next record of this event. Raises `WriterSilent` if the writer ends or the time is over before it."""
+        return self.wait_for_any((event,), timeout_s)
+
+    def wait_for_any(self, events: tuple[str, ...], timeout_s: float = DEADLINE_S) -> dict[str, Any]:
+        """The next record of one of these events. Raises as `wait_for`."""
         deadline = time.monotonic() + timeout_s
         while True:
             try:
                 record = self._heard.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                raise WriterSilent(f"no {event!r} within {timeout_s} s; heard: {self.records[-5:]}") from None
+                raise WriterSilent(f"no {events} within {timeout_s} s; heard: {self.records[-5:]}") from None
             if record is None:
                 self._heard.put(None)
-                raise WriterSilent(f"ended ({self.process.wait(5)}) without {event!r}; heard: {self.records[-5:]}")
+                raise WriterSilent(f"ended ({self.process.wait(5)}) without {events}; heard: {self.records[-5:]}")
             self.records.append(record)
-            if record["event"] == event:
+            if record["event"] in events:
                 return record
 
     def wait_until_open(self, timeout_s: float = DEADLINE_S) -> float:
