@@ -80,7 +80,18 @@ class Chunk:
 class Channel:
     """One channel as the writer appends to it."""
 
-    __slots__ = ("_roll", "_world", "active", "chunks", "directory", "end", "name", "planned_end", "planned_start")
+    __slots__ = (
+        "_file",
+        "_roll",
+        "_world",
+        "active",
+        "chunks",
+        "directory",
+        "end",
+        "name",
+        "planned_end",
+        "planned_start",
+    )
 
     def __init__(self, world: World, name: str) -> None:
         self._world = world
@@ -111,6 +122,7 @@ class Channel:
             made.append(found)
             segments = segments_of(found)
         self.active, file = segments[-1]
+        self._file = file
         if self._world.rules.torn_line_cut:
             cut_torn_line(file)
         self.end = self.planned_end = self.active + len(file)
@@ -150,14 +162,17 @@ class Channel:
     def prepare(self) -> None:
         """Make the segments that the plan begins. Raises `ForeignWriteError`."""
         starts = sorted({chunk.segment for chunk in self.chunks} - {self.active})
-        if starts and self._world.rules.left_segment_looked_at:
+        rules = self._world.rules
+        if starts and rules.left_segment_looked_at:
             self._look_at_length(self.active, self.end)
+        if starts and rules.names_in_turn:
+            self.directory.sync()
         for start in starts:
             if start not in self.directory.names:
                 self.directory.put(start, File())
                 self._world.say("{}: segment {} is made", self.name, start)
                 self._world.step("segment.created")
-        if starts and self._world.rules.names_before_frames:
+        if starts and rules.names_before_frames:
             self.directory.sync()
 
     def entries(self) -> list[Append]:
@@ -181,8 +196,9 @@ class Channel:
             self.active = chunk.segment
             if world.rules.size_looked_at:
                 self._look_at_length(chunk.segment, chunk.offset)
-            file = self.directory.file(chunk.segment)
-            assert file is not None
+            found = self.directory.file(chunk.segment)
+            # One that was removed is still written to.
+            self._file = file = self._file if found is None else found
             at = chunk.offset - chunk.segment
             dirty(self.name, chunk.segment, file)
             half = world.chance.randint(0, len(chunk.cells))

@@ -31,11 +31,13 @@ class Checker:
         self._in_rings: set[Line] = set()
         # What a power cut took: it must not come back.
         self._gone: set[Line] = set()
+        # Where a power cut has left something that is no whole line.
+        self._spoilt: set[tuple[str, int]] = set()
 
     def check(self, *, by_power: bool) -> None:
         """After a start. ``by_power``: the last writer's end was a power cut."""
         self._read()
-        self._check_lines()
+        self._check_lines(by_power)
         self._check_lost(by_power)
         self._check_order()
         self._check_whole()
@@ -79,13 +81,15 @@ class Checker:
             line for port in self._world.ports for transaction in port.waiting() for line in transaction.lines
         }
 
-    def _check_lines(self) -> None:
+    def _check_lines(self, by_power: bool) -> None:
         ledger = self._ledger
-        may_be_spoilt = ledger.power_was_cut and (self._world.mode.periodic or ledger.was_damaged)
+        may_be_spoilt = by_power and (self._world.mode.periodic or ledger.was_damaged)
         for channel, lines in self._channels.items():
             for found in lines:
                 line = found.line
-                if found.spoilt and not may_be_spoilt and not (line is not None and line.foreign):
+                if found.spoilt and may_be_spoilt:
+                    self._spoilt.add((channel, found.begin))
+                elif found.spoilt and (channel, found.begin) not in self._spoilt and not (line and line.foreign):
                     ledger.fail("torn", f"{channel}: from {found.begin} to {found.behind} stands no whole line")
                 if line is None:
                     continue
@@ -187,8 +191,8 @@ class Checker:
 
     def _check_chain(self) -> None:
         ledger = self._ledger
+        self._check_not_evicted(CHAIN, self._cursor(CHAIN))
         cursor = self._cursor(CHAIN) or 0
-        self._check_not_evicted(CHAIN, cursor)
         outputs = self._made_of(OUTPUT)
         for found in self._channels.get(INPUT, []):
             line = found.line

@@ -96,6 +96,10 @@ class Set(NamedTuple):
     offset: int
 
 
+class Ask(NamedTuple):
+    """In a transaction: a checkpoint is asked for."""
+
+
 class Transaction:
     """What a process puts into its ring: all of it or nothing takes effect."""
 
@@ -106,7 +110,7 @@ class Transaction:
         lines: list[Line] = [],  # noqa: B006 - nobody changes it
         *,
         move: Move | None = None,
-        command: Open | Close | Set | None = None,
+        command: Open | Close | Set | Ask | None = None,
         sync: bool = False,
         spill: str = "",
         wrong: bool = False,

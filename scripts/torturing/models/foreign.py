@@ -13,14 +13,17 @@ if TYPE_CHECKING:
     from torturing.models.world import World
 
 
-def append(world: World) -> None:
-    """Append whole lines to the last segment, and sync them. A torn line is cut first, or (older releases) is not."""
+def append(world: World, *, may_roll: bool) -> None:
+    """Append whole lines to the last segment, and sync them. A torn line is cut first, or (older releases) is not.
+
+    Left out is what makes offsets ambiguous, or readers see a gap that is none: a second write where segments overlap
+    already, and one into a segment that the writer has just made and not come to yet.
+    """
     directory = world.disk.channels.directory(INPUT)
     segments = segments_of(directory)
     if directory is None or not segments:
         return
-    if len(segments) > 1 and segments[-2][0] + len(segments[-2][1]) > segments[-1][0]:
-        # It has written between the writer's plan and the new segment: an offset there means two places. Not twice.
+    if len(segments) > 1 and segments[-2][0] + len(segments[-2][1]) != segments[-1][0]:
         return
     start, file = segments[-1]
     chance = world.chance
@@ -29,7 +32,7 @@ def append(world: World) -> None:
         file.cut(whole)
     lines = [Line("foreign", world.next_number(), INPUT, chance.choice((2, 3, 4)), foreign=True) for _ in range(2)]
     for line in lines[: chance.randint(1, 2)]:
-        if world.mode.rolling and len(file) >= ROLL_CELLS and not len(file) - behind_newline(file.cells, len(file)):
+        if may_roll and world.mode.rolling and len(file) >= ROLL_CELLS and not len(file) - behind_newline(file.cells, len(file)):
             start, file = start + len(file), File()
             directory.put(start, file)
         file.write(len(file), line.cells)

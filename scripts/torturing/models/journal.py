@@ -151,7 +151,8 @@ class Journal:
         marks = [item.file.written for item in files]
         if not pending:
             return
-        yield
+        for _ in range(self._world.chance.randint(1, 3)):
+            yield
         if not rules.sync_counts_what_it_began_with:
             pending = list(self._unsynced)
         try:

@@ -110,6 +110,10 @@ class Ledger:
         if not self.was_damaged:
             self.fail("gap", f"{channel}: nothing was damaged, and recovery leaves a gap before {offset}")
 
+    def note_zeros(self, channel: str, offset: int) -> None:
+        """Recovery writes beyond the end of a segment."""
+        self.fail("torn", f"{channel}: recovery fills what is missing before {offset} with zeros")
+
     def note_conflict(self, channel: str) -> None:
         """Recovery has found another program's lines where ours should stand: ours stand elsewhere from here on."""
         self.conflicts.add(channel)

@@ -38,7 +38,7 @@ _FEATURES = {
     "cursors": {"cursors": True},
     "exactly-once": {"exactly_once": True},
     "spill": {"spill": True, "atomic": True},
-    "foreign": {"foreign": True, "cursors": True},
+    "foreign": {"foreign": True, "cursors": True, "exactly_once": True, "rolling": True},
     "rolling": {"rolling": True, "atomic": True},
     "compaction": {"compaction": True, "rolling": True, "cursors": True, "exactly_once": True},
     "damage": {"damage": True, "atomic": True, "rolling": True},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from torturing.models.entries import Key, Set, Transaction
+from torturing.models.entries import Ask, Key, Set, Transaction
 from torturing.models.line import Line
 from torturing.models.spill import write_spill
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 CHANNELS = ("in", "other")
 _OUTSTANDING = 3
+ASKING = Transaction(command=Ask())
 
 
 class Publisher:
@@ -40,7 +41,11 @@ class Publisher:
         world = self._world
         if world.calm or len(self._sent) >= _OUTSTANDING or not self.port.has_room or world.chance.random() < 0.4:
             return
-        self._publish()
+        if world.chance.random() < 0.03:
+            self._sent.append((self.port.put(ASKING), ASKING))
+            world.say("{} asks for a checkpoint", self.name)
+        else:
+            self._publish()
 
     def _publish(self) -> None:
         world = self._world
@@ -53,7 +58,7 @@ class Publisher:
         lines = [self._line(channel, 6 if big else chance.choice((2, 3)), spilled) for channel in channels]
         if chance.random() < 0.2:
             lines.append(self._line(channels[-1], 2, spilled))
-        sync = both or chance.random() < 0.15
+        sync = both or chance.random() < 0.08
         name = ""
         if spilled:
             self._spills += 1
@@ -66,7 +71,7 @@ class Publisher:
         world.ledger.note_published(lines, whole=both or not mode.periodic)
         world.say("{} publishes {} (position {})", self.name, lines, position)
         self._sent.append((position, transaction))
-        if mode.periodic and not sync and world.writer.is_open:
+        if mode.periodic and not sync and world.writer_is_up:
             # It has returned: shared memory survives every process.
             world.ledger.note_acknowledged(lines, durable=False)
 
@@ -81,7 +86,7 @@ class Publisher:
             if answer is not None:
                 self._world.ledger.note_refused(transaction.lines, answer.code)
                 self._world.disk.spill.remove(transaction.spill)
-            elif not self._world.mode.periodic or transaction.sync:
+            elif transaction.lines and (not self._world.mode.periodic or transaction.sync):
                 self._world.ledger.note_acknowledged(transaction.lines, durable=True)
 
 

@@ -137,15 +137,20 @@ class ChannelReplay:
         found = next((segment for segment in reversed(segments) if segment[0] <= offset), None)
         if found is None:
             return self._create(offset)
-        if offset > found[0] + len(found[1]) and self._world.rules.gap_begins_segment:
-            self._world.ledger.note_gap(self._channel, offset)
-            return self._create(offset)
+        if offset > found[0] + len(found[1]):
+            if self._world.rules.gap_begins_segment:
+                self._world.ledger.note_gap(self._channel, offset)
+                return self._create(offset)
+            self._world.ledger.note_zeros(self._channel, offset)
         return found
 
     def _create(self, start: int) -> tuple[int, File]:
         file = File()
         self._directory.put(start, file)
         self._world.say("{}: recovery makes segment {}", self._channel, start)
+        if self._world.rules.names_in_turn:
+            self._directory.sync()
+        self._world.step("recovery.created")
         return start, file
 
     # ---- another program's lines

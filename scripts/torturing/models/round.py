@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torturing.models.channel import Channel
 from torturing.models.cursors import Cursor
-from torturing.models.entries import Answer, Close, Consumed, Entry, Forgotten, Open, Set, SpillPart, Transaction
+from torturing.models.entries import Answer, Ask, Close, Consumed, Entry, Forgotten, Open, Set, SpillPart, Transaction
 from torturing.models.memory import Port
 from torturing.models.spill import is_whole
 from torturing.models.subscriptions import SPILL_DAMAGED, WRONG, LaterError, RefusedError
@@ -34,6 +34,8 @@ class Round:
         self.spilled: list[str] = []
         self.buried: list[Port] = []
         self.files_offsets = False
+        # Who asks for a checkpoint; that is all that is taken from him.
+        self.asking: list[Port] = []
 
     @property
     def is_empty(self) -> bool:
@@ -45,6 +47,11 @@ class Round:
         position = port.committed
         while position < port.head and len(self.transactions) < MAX_TRANSACTIONS:
             transaction = port.records[position]
+            if type(transaction.command) is Ask:
+                if position == port.committed:
+                    self.asking.append(port)
+                    position += 1
+                break
             try:
                 self._check(port, transaction)
             except LaterError:
@@ -99,8 +106,9 @@ class Round:
         if transaction.command is not None:
             self._plan_command(port, transaction.command, after)
 
-    def _plan_command(self, port: Port, command: Open | Close | Set, after: int) -> None:
+    def _plan_command(self, port: Port, command: Open | Close | Set | Ask, after: int) -> None:
         subscriptions = self._writer.subscriptions
+        assert type(command) is not Ask
         channel = self._writer.channel(command.key[0])
         if type(command) is Open:
             cursor = subscriptions.open(port, command, channel)

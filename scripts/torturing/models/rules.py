@@ -29,7 +29,7 @@ class Rules:
         "A damaged frame ends the journal only if no later one says that it had been synced.", seen_in="strict damage"
     )
     torn_end: bool = _rule(
-        "Behind a frame that is missing and was not proven to be synced, nothing counts.", seen_in="periodic rolling"
+        "Behind a frame that is missing and was not proven to be synced, nothing counts.", seen_in="periodic plain"
     )
     sync_counts_what_it_began_with: bool = _rule(
         "A sync counts only the frames that were written before it began.", seen_in="periodic atomic"
@@ -87,11 +87,15 @@ class Rules:
     conflict_moves_cursors_back: bool = _rule(
         "Cursors beyond another program's lines move back to them.", seen_in="strict foreign"
     )
-    torn_line_cut: bool = _rule("The torn rest of a last line is cut.", seen_in="strict plain")
+    torn_line_cut: bool = _rule("The torn rest of a last line is cut.", seen_in="periodic plain")
     empty_segments_dropped: bool = _rule(
         "Segments that were made for a commit which a crash prevented are removed.", seen_in="strict rolling"
     )
-    offsets_capped: bool = _rule("No offset stays beyond the end of its channel.", seen_in="periodic cursors")
+    offsets_capped: bool = _rule("No offset stays beyond the end of a channel that the journal names.", seen_in="periodic cursors")
+    offsets_capped_at_open: bool = _rule(
+        "Who opens a channel moves back what is beyond its end, in the frame of what comes next.",
+        seen_in="periodic cursors",
+    )
     most_moves_win: bool = _rule(
         "Of two places of a cursor the one with more moves counts, not the one further on.", seen_in="strict cursors"
     )
@@ -105,6 +109,9 @@ class Rules:
     left_segment_looked_at: bool = _rule(
         "When the writer rolls it looks once more at the segment that it leaves.", seen_in="strict everything"
     )
+    names_in_turn: bool = _rule(
+        "A segment's name is on the device before that of a later one is made.", seen_in="strict rolling"
+    )
     empty_segment_is_new: bool = _rule(
         "The name of a segment that is found empty is synced: who made it may have died before.",
         seen_in="strict exactly-once",
@@ -115,16 +122,16 @@ class Rules:
     answers_first: bool = _rule(
         "Answers are written before the position that makes them count.", seen_in="strict exactly-once"
     )
+    settled_before_freed: bool = _rule(
+        "A checkpoint that is asked for frees the round's frame once its rings know how far they are taken.",
+        seen_in="strict plain",
+    )
     stale_moves_refused: bool = _rule(
         "A move by transaction whose old value is not the current one is refused.", seen_in="strict exactly-once"
     )
-    dead_drained_first: bool = _rule(
-        "A subscription is granted once the ring and the slot of its dead holder are taken over.",
-        seen_in="strict cursors",
-    )
     dead_swept_first: bool = _rule(
-        "And once its port is swept: else the next writer may find two slots that were granted.",
-        seen_in="strict exactly-once",
+        "A subscription is granted once its dead holder's ring is drained, its slot's last word taken, its port swept.",
+        seen_in="strict cursors",
     )
     leaving_slot_holds_nothing: bool = _rule(
         "A slot says when its process gives it up: with an empty ring, a writer that starts does not take it up.",

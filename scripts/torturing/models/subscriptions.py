@@ -48,7 +48,7 @@ class Subscriptions:
             return
         if holder.alive:
             raise RefusedError(BUSY)
-        if self._world.rules.dead_drained_first:
+        if self._world.rules.dead_swept_first:
             raise LaterError
 
     def check_move(self, port: Port, item: Move) -> None:
@@ -138,7 +138,7 @@ class Subscriptions:
     def adopt(self, port: Port, *, granted: bool) -> None:
         """At a start: take up what a port that outlived the last writer holds."""
         slot = port.slot
-        if slot is None or slot.granted != granted:
+        if slot is None or slot.granted != granted or not self._world.rules.slots_adopted:
             return
         if slot.is_leaving and port.committed == port.head and self._world.rules.leaving_slot_holds_nothing:
             return  # what says so is committed, or still to come, with the slot's last word
@@ -153,7 +153,7 @@ class Subscriptions:
         end = self._world.writer.channel(slot.key[0]).end
         cursor.exactly_once = slot.exactly_once
         claim = slot.cursor
-        if claim is not None and (claim.moves <= cursor.moves or not self._world.rules.slots_adopted):
+        if claim is not None and claim.moves <= cursor.moves:
             claim = None
         if claim is not None and not cursor.exactly_once:
             offset = min(claim.offset, end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from random import Random
 from typing import Protocol
 
@@ -22,12 +23,13 @@ from torturing.models.rules import Rules
 from torturing.models.subscriber import INPUT, PlainSubscriber
 from torturing.models.writer import Writer
 
-LIVES = 5
-ROUNDS_A_LIFE = 40
+LIVES = 4
+ROUNDS_A_LIFE = 25
 # How many rounds the end may take before it counts as hanging.
 _PATIENCE = 300
 # How likely a death is at each step; one of these for each life.
 _DEATH_RATES = (0.0, 0.004, 0.015, 0.05)
+_DEATH_RATES_OF_RECOVERY = (0.0, 0.0, 0.03, 0.1)
 
 
 class Died(Exception):  # noqa: N818 - nobody is at fault
@@ -77,6 +79,7 @@ class World:
         self._processes: dict[str, Process] = {}
         # Those that close their subscription, or have closed it and live on.
         self._leaving: list[Process] = []
+        self._away: dict[str, int] = {}
         self._jobs: dict[str, Iterator[None]] = {}
         self._death_rate = 0.0
         self._busy = False
@@ -148,19 +151,29 @@ class World:
             process = self._processes.get(role)
             if process is not None and process.is_leaving:
                 self._leaving.append(process)
-            if process is None or process.is_leaving or not process.port.alive:
-                if process is not None and role == "plain" and self._perhaps_set_back():
-                    continue
-                self._processes[role] = make(self, role)
+            if process is not None and not process.is_leaving and process.port.alive:
+                continue
+            if process is not None:
+                del self._processes[role]
+                # Who subscribes may stay away for a while.
+                self._away[role] = self.chance.choice((0, 0, 0, 3, 15)) if make is not Publisher else 0
+            if self._stays_away(role) or (role == "plain" and self._perhaps_set_back()):
+                continue
+            self._processes[role] = make(self, role)
         self._leaving = [process for process in self._leaving if process.port.alive]
         if "command" in self._processes and not self._processes["command"].port.alive:
             del self._processes["command"]
+
+    def _stays_away(self, role: str) -> bool:
+        left = self._away.get(role, 0)
+        self._away[role] = left - 1
+        return left > 0 and not self.calm
 
     def _perhaps_set_back(self) -> bool:
         """While nobody holds the subscription a command may move its cursor; whether one is under way."""
         if "command" in self._processes:
             return True
-        if self.calm or self.chance.random() < 0.7:
+        if self.calm or not self.writer_is_up or self.chance.random() < 0.7:
             return False
         offset = self.chance.choice(self._checker.offsets(INPUT) or [0])
         self._processes["command"] = Commander(self, (INPUT, "plain"), offset)
@@ -181,10 +194,10 @@ class World:
             draw = self.chance.random()
             if draw < 0.6:
                 self._one_acts()
-            elif draw < 0.98 or not self.mode.foreign:
+            elif draw < 0.96 or not self.mode.foreign:
                 self._advance_jobs()
             elif self.writer_is_up:
-                foreign.append(self)
+                foreign.append(self, may_roll=True)
         finally:
             self._busy = False
 
@@ -203,7 +216,7 @@ class World:
 
     def start_flush(self) -> None:
         """In periodic mode: frames were written that have to be synced soon."""
-        self.start("timer", iter([None] * self.chance.randint(1, 6)))
+        self.start("timer", iter([None] * self.chance.randint(1, 20)))
 
     def finish_flush(self) -> None:
         """One sync of the journal at a time."""
@@ -277,33 +290,36 @@ class World:
 
     def _begin(self, by_power: bool) -> None:
         """Recover until it is done; the recovery may itself be killed, or the power go again."""
-        while True:
+        self._death_rate = self.chance.choice(_DEATH_RATES_OF_RECOVERY)
+        power_went = by_power
+        for tries in count():
             try:
-                self._go_down(by_power)
+                self._go_down(by_power, tries)
                 self._recover()
             except Died as death:
-                by_power |= death.by_power
-                if death.by_power:
-                    self._lose_power()
+                by_power = death.by_power
+                power_went |= by_power
             else:
                 break
-        self._checker.check(by_power=by_power)
+        self._checker.check(by_power=power_went)
 
-    def _go_down(self, by_power: bool) -> None:
+    def _go_down(self, by_power: bool, tries: int) -> None:
         self._jobs.clear()
         self._busy = False
         if hasattr(self, "writer"):
             self.writer.is_open = False
-        if by_power and self.ports:
+        if by_power:
             self._lose_power()
         if self.mode.damage and self.chance.random() < 0.6:
             self._damage_a_frame()
-        if self.mode.foreign and not self.calm and self.chance.random() < 0.3:
-            foreign.append(self)
+        if self.mode.foreign and not self.calm and self.chance.random() < 0.4:
+            foreign.append(self, may_roll=tries == 0)
 
     def _lose_power(self) -> None:
         self.disk.lose_power(self.chance)
         self.ports.clear()
+        for role in self._processes:
+            self._away[role] = self.chance.choice((0, 0, 3, 15)) if role in ("plain", "chain") else 0
         self._processes.clear()
         self._leaving.clear()
         self.ledger.note_power_cut()
@@ -324,6 +340,11 @@ class World:
                 break
         self.writer.begin()
         self.say("the writer is open")
+
+    def _all_are_idle(self) -> bool:
+        """Also of those who were away."""
+        self._populate()
+        return all(process.is_idle for process in self._processes.values())
 
     def _damage_a_frame(self) -> None:
         """One that a later frame proves to have been synced: what is at the end cannot be told from a torn frame."""
@@ -355,7 +376,7 @@ class World:
                 continue
             for name in list(self._jobs):
                 self.finish(name)
-            if not worked and all(process.is_idle for process in self._processes.values()):
+            if not worked and self._all_are_idle():
                 break
         else:
             self.ledger.fail("hang", f"after {_PATIENCE} rounds of calm something is still to be done")

@@ -62,7 +62,17 @@ class Writer:
             made = channel.open(lambda: max(list_offsets(self._world, name).values(), default=0))
             self._unsynced_directories.update(dict.fromkeys(made))
             self._channels[name] = channel
+            self._cap_offsets(channel)
         return channel
+
+    def _cap_offsets(self, channel: Channel) -> None:
+        """An offset beyond the end would pass over what comes next: it moves back in the frame of that."""
+        for id, offset in list_offsets(self._world, channel.name).items():
+            key = (channel.name, id)
+            if offset > channel.end and key not in self.cursors.by_key and self._world.rules.offsets_capped_at_open:
+                self._moved.append(self.cursors.add(key, channel.end))
+                self._world.say("the cursor of {} moves from {} to {}", id, offset, channel.end)
+                self._world.ledger.note_moved_back(conflict=False)
 
     # ---- one round
 
@@ -85,6 +95,9 @@ class Writer:
         self._moved.clear()
         for port in world.chance.sample(self.ports, len(self.ports)):
             this.take(port)
+        # Those that the opening of a channel has moved back.
+        this.add_cursors(self._moved)
+        self._moved.clear()
         if self._wanted:
             self._start_checkpoint()
         if not (this.taken or this.cursors or this.buried):
@@ -94,7 +107,11 @@ class Writer:
         self._commit(this)
         if tick or this.files_offsets or this.buried:
             self.cursors.file()
-        self._settle(this)
+        if this.asking:
+            if world.rules.settled_before_freed:
+                self._settle(this, [port for port in this.taken if port not in this.asking])
+            self.checkpoint()
+        self._settle(this, list(this.taken))
         for port in this.buried:
             self.spills.bury(port.ring)
             self.ports.remove(port)
@@ -159,17 +176,18 @@ class Writer:
     def _is_dirty(self, channel: str, start: int, file: File) -> None:
         self._dirty.segments[channel, start] = file
 
-    def _settle(self, this: Round) -> None:
+    def _settle(self, this: Round, ports: list[Port]) -> None:
         """The answers count once the position has passed them."""
         first = self._world.rules.answers_first
-        for port, position in this.taken.items():
+        for port in ports:
+            answers = this.answers.pop(port, [])
             if first:
-                port.answers += this.answers.get(port, [])
+                port.answers += answers
                 self._world.step("answers are written")
-            port.committed = position
+            port.committed = this.taken[port]
             if not first:
                 self._world.step("settled")
-                port.answers += this.answers.get(port, [])
+                port.answers += answers
         self._world.step("settled")
 
     # ---- checkpoints

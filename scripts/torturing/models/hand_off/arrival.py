@@ -1,7 +1,7 @@
 """Stores that arrive in any order, as on ARM: a record and its HEAD, an answer and its COMMITTED.
 
-One publisher, one writer, a ring with room for one record, so that each lap overwrites the one before. Each process
-sees its own stores at once, and its loads are done in their order; stores to different words arrive in any order.
+One publisher, one writer, a small ring, so that each lap overwrites the one before. Each process sees its own stores at
+once, and its loads are done in their order; stores to different words arrive in any order.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ class ArrivalRules:
 class Words:
     """What both look at."""
 
-    def __init__(self, names: Names, rules: ArrivalRules) -> None:
+    def __init__(self, names: Names, rules: ArrivalRules, places: int) -> None:
         self.rules = rules
         self.head = names.word("HEAD")
-        self.check = names.word("the record's CRC is that of message")
-        self.halves = [names.word("the record's first half is of message"), names.word("its second half is of message")]
+        self.places = places
+        self.check = names.words(places, "place {}: the CRC is that of message")
+        self.first = names.words(places, "place {}: the first half is of message")
+        self.second = names.words(places, "place {}: the second half is of message")
         self.committed = names.word("COMMITTED")
         self.written = names.word("REPLIES_WRITTEN")
         self.answered = names.word("the answer is for message")
@@ -40,7 +42,7 @@ class Words:
 
 
 class PublisherSide(Actor):
-    """`RingProducer.put`, `Attachment.wait`, `Replies.of`: message n is the n-th, and stands at position n."""
+    """`RingProducer.put`, `Attachment.wait`, `Replies.of`. Message n ends at position n. It waits for the first only."""
 
     def __init__(self, names: Names, words: Words, messages: int, buffers: int) -> None:
         super().__init__(names, "the publisher", "put")
@@ -53,30 +55,39 @@ class PublisherSide(Actor):
     def _store(self, w: World, word: int, value: int, then: str) -> Next:
         return then if self.processor.store(w, word, value) else None
 
+    def _put(self, w: World, words: list[int], then: str) -> Next:
+        number = w[self.sent]
+        return self._store(w, words[(number - 1) % self.words.places], number, then)
+
     @point
     def put(self, w: World) -> Next:
-        """has room; stores the CRC of its next record"""
+        """begins its next record, if there is room"""
         if w[self.sent] == self.messages:
-            return "done"
-        following = self._store(w, self.words.check, w[self.sent] + 1, "put_first_half")
-        if following:
-            w[self.sent] += 1
-        return following
+            return "done" if w[self.words.committed] == self.messages else None
+        if w[self.sent] - w[self.words.committed] == self.words.places:
+            return None
+        w[self.sent] += 1
+        return "put_check"
+
+    @point
+    def put_check(self, w: World) -> Next:
+        """stores the record's CRC"""
+        return self._put(w, self.words.check, "put_first_half")
 
     @point
     def put_first_half(self, w: World) -> Next:
         """stores the first half of the record"""
-        return self._store(w, self.words.halves[0], w[self.sent], "put_second_half")
+        return self._put(w, self.words.first, "put_second_half")
 
     @point
     def put_second_half(self, w: World) -> Next:
         """stores the second half"""
-        return self._store(w, self.words.halves[1], w[self.sent], "store_head")
+        return self._put(w, self.words.second, "store_head")
 
     @point
     def store_head(self, w: World) -> Next:
         """stores HEAD"""
-        return self._store(w, self.words.head, w[self.sent], "look")
+        return self._store(w, self.words.head, w[self.sent], "look" if w[self.sent] == 1 else "put")
 
     @point
     def look(self, w: World) -> Next:
@@ -100,9 +111,7 @@ class PublisherSide(Actor):
         return self._told(w, refused=whole)
 
     def _told(self, w: World, *, refused: bool) -> str:
-        """The first message is refused, the others are not."""
-        sent = w[self.sent]
-        if sent == 1 and not refused:
+        if not refused:
             raise Broken("message 1 was refused, and its publisher is told that it is published")
         return "put"
 
@@ -115,7 +124,10 @@ class WriterSide(Actor):
         self.words = words
         self.processor = Processor(names, buffers, in_order=False)
         self.taken = names.word("the writer has taken")
-        self.copied = names.words(3)
+        self.copied = names.words(2)
+
+    def _here(self, w: World, words: list[int]) -> int:
+        return w[words[w[self.taken] % self.words.places]]
 
     @point
     def look_at_head(self, w: World) -> Next:
@@ -125,27 +137,27 @@ class WriterSide(Actor):
     @point
     def copy_check(self, w: World) -> Next:
         """copies the record's CRC"""
-        w[self.copied[0]] = w[self.words.check]
+        w[self.copied[0]] = self._here(w, self.words.check)
         return "copy_first_half"
 
     @point
     def copy_first_half(self, w: World) -> Next:
         """copies its first half"""
-        w[self.copied[1]] = w[self.words.halves[0]]
+        w[self.copied[1]] = self._here(w, self.words.first)
         return "copy_second_half"
 
     @point
     def copy_second_half(self, w: World) -> Next:
         """copies its second half, and trusts the copy if the CRC says so"""
-        check, *halves = (w[word] for word in self.copied)
-        halves[1] = w[self.words.halves[1]]
+        check, first, second = w[self.copied[0]], w[self.copied[1]], self._here(w, self.words.second)
         w[self.copied[0]] = w[self.copied[1]] = 0
         rules, expected = self.words.rules, w[self.taken] + 1
-        if rules.crc and (halves != [check, check] or not check or (rules.seeded and check != expected)):
+        whole = check == first == second != 0
+        if rules.crc and (not whole or (rules.seeded and check != expected)):
             return "look_at_head"  # again, for a second
-        if halves != [expected, expected]:
-            what = f"message {halves[0]} a second time" if halves[0] == halves[1] else "halves of two messages"
-            raise Broken(f"the writer takes {what or 'nothing'} for message {expected}")
+        if (first, second) != (expected, expected):
+            what = f"message {first} a second time" if whole else "bytes that are not there yet"
+            raise Broken(f"the writer takes {what} for message {expected}")
         w[self.taken] = expected
         self.processor.fence(w)  # the frame: system calls
         return "answer" if expected == 1 else "store_committed"
@@ -180,10 +192,10 @@ class WriterSide(Actor):
         return self._store(w, self.words.committed, w[self.taken], "look_at_head")
 
 
-def arrival_model(rules: ArrivalRules, messages: int = 3, buffers: int = 4) -> Model:
-    """So many messages through a ring of one; the first one is refused."""
+def arrival_model(rules: ArrivalRules, messages: int, places: int, buffers: int = 4) -> Model:
+    """So many messages through a ring with so many places; the first one is refused."""
     names = Names()
-    words = Words(names, rules)
+    words = Words(names, rules, places)
     publisher = PublisherSide(names, words, messages, buffers)
     writer = WriterSide(names, words, buffers)
     events = [

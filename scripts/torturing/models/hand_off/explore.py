@@ -156,6 +156,9 @@ class _Explorer:
         self.states = [start]
         self.came_from = array("i", [0])
         self.by: list[Actor | Event] = [Event("", lambda w: False)]
+        # States in which nothing moves before a tick, and those of them in which all is done.
+        self.quiet = array("i")
+        self.calm: list[int] = []
         # Steps on which progress may rely.
         self.edges_from, self.edges_to = array("i"), array("i")
 
@@ -186,20 +189,22 @@ class _Explorer:
                 self.outcome.complete = False
                 return
             moves = self._step(at)
-            moves += self._happen(at, ordinary)
+            if ordinary:
+                moves += self._happen(at, ordinary, True)
             if not moves:
                 self._nothing_moves(at)
             if timers and (model.free_ticks or not moves):
-                self._happen(at, timers)
+                self._happen(at, timers, True)
             if faults:
-                self._happen(at, faults, counts=False)
+                self._happen(at, faults, False)
             at += 1
 
     def _step(self, at: int) -> int:
         state = self.states[at]
         moves = 0
         for actor in self.model.actors:
-            step = actor.steps[state[actor.pc]]
+            pc = actor.pc
+            step = actor.steps[state[pc]]
             if step is None:
                 continue
             w = list(state)
@@ -209,12 +214,12 @@ class _Explorer:
                 self._trace(at, actor)
                 raise
             if following is not None:
-                w[actor.pc] = actor.at[following]
+                w[pc] = actor.at[following]
                 self._reach(at, tuple(w), actor, True)
                 moves += 1
         return moves
 
-    def _happen(self, at: int, events: list[Event], *, counts: bool = True) -> int:
+    def _happen(self, at: int, events: list[Event], counts: bool) -> int:
         state = self.states[at]
         moves = 0
         for event in events:
@@ -225,20 +230,23 @@ class _Explorer:
         return moves
 
     def _reach(self, at: int, state: State, by: Actor | Event, counts: bool) -> None:
-        count = len(self.states)
-        known = self.ids.setdefault(state, count)
-        self.outcome.steps += 1
-        if known == count:
+        ids = self.ids
+        known = ids.get(state)
+        if known is None:
+            known = ids[state] = len(self.states)
             self.states.append(state)
             self.came_from.append(at)
             self.by.append(by)
+        self.outcome.steps += 1
         if counts:
             self.edges_from.append(at)
             self.edges_to.append(known)
 
     def _nothing_moves(self, at: int) -> None:
+        self.quiet.append(at)
         state = self.states[at]
         if self.model.calm(state):
+            self.calm.append(at)
             return
         try:
             self.outcome.waits[self.model.waits(state)] += 1
@@ -248,22 +256,19 @@ class _Explorer:
 
     def _look_for_progress(self) -> None:
         """From every state there must be a way to calm that needs no fault: else somebody waits for ever."""
-        count = len(self.states)
-        before: list[list[int]] = [[] for _ in range(count)]
-        for source, target in zip(self.edges_from, self.edges_to, strict=True):
-            before[target].append(source)
-        ends = [at for at, state in enumerate(self.states) if self.model.calm(state)]
-        good = bytearray(count)
-        for at in ends:
+        good = bytearray(len(self.states))
+        for at in self.calm:
             good[at] = 1
-        while ends:
-            for source in before[ends.pop()]:
-                if not good[source]:
+        edges = list(zip(reversed(self.edges_from), reversed(self.edges_to), strict=True))
+        known = -1
+        while known != (known := sum(good)):
+            # Backwards most ways are found in one go, as they were found forwards.
+            for source, target in edges:
+                if good[target]:
                     good[source] = 1
-                    ends.append(source)
-        lost = good.find(0)
-        if lost >= 0:
-            self._trace(lost)
+        lost = [at for at in self.quiet if not good[at]] or [good.find(0)]
+        if lost[0] >= 0:
+            self._trace(lost[0])
             raise Broken("from here there is no way to an end: somebody waits for ever, whatever ticks")
 
     def _trace(self, at: int, last: Actor | None = None) -> None:

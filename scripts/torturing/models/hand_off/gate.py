@@ -195,7 +195,6 @@ class WaitingThread(Actor):
         w[gate.released[self.number - 1]] = 0  # nobody will look at it any more
         return "nudge" if self.rules.woken_hands_on else "done"
 
-
     def give_up(self, left: int, w: World) -> bool:
         """Its deadline has passed while it slept."""
         if not w[left] or not self.stands_at(w, "sleep", "acquire"):
@@ -232,24 +231,29 @@ class Poster(Actor):
         return "rest"
 
 
-def gate_model(rules: GateRules, threads: int = 3) -> Model:
-    """So many threads, and a writer that stores what they wait for, in any order, or stops. No tick, no death."""
+def gate_model(rules: GateRules, threads: int, deadlines: int) -> Model:
+    """So many threads, and a writer that stores what they wait for, in any order, or stops. No tick, no death;
+    as many ``deadlines`` pass."""
     names = Names()
     gate = Gate(names, threads)
     waiting = [WaitingThread(names, gate, rules, number + 1) for number in range(threads)]
     poster = Poster(names, gate)
 
     def calm(state: State) -> bool:
-        return not any(state[came] and not thread.stands_at(state, "done") for came, thread in zip(gate.came, waiting, strict=True))
+        return not any(
+            state[came] and not thread.stands_at(state, "done") for came, thread in zip(gate.came, waiting, strict=True)
+        )
 
     def waits(state: State) -> str:
-        asleep = [t.name for came, t in zip(gate.came, waiting, strict=True) if state[came] and not t.stands_at(state, "done")]
+        asleep = [
+            t.name for came, t in zip(gate.came, waiting, strict=True) if state[came] and not t.stands_at(state, "done")
+        ]
         raise Broken(f"a wake-up is lost: {' and '.join(asleep)} will sleep until a tick")
 
     stores = [
         Event(f"the writer stores what thread {number + 1} waits for", partial(poster.store, number), fault=True)
         for number in range(threads)
     ]
-    left = names.word("", 1)
-    deadlines = [Event(f"the deadline of {t.name} passes", partial(t.give_up, left), fault=True) for t in waiting]
-    return Model(names, [*waiting, poster], [*stores, *deadlines], calm, waits)
+    left = names.word("", deadlines)
+    passing = [Event(f"the deadline of {t.name} passes", partial(t.give_up, left), fault=True) for t in waiting]
+    return Model(names, [*waiting, poster], [*stores, *passing], calm, waits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from torturing.models.hand_off.attaching import Process, Tick
@@ -10,7 +10,7 @@ from torturing.models.hand_off.committing import CommitThread
 from torturing.models.hand_off.explore import Broken, Event, Model, Names, State, World
 from torturing.models.hand_off.publishing import Thread
 from torturing.models.hand_off.rules import Rules
-from torturing.models.hand_off.world import Scene, Shared
+from torturing.models.hand_off.world import Processor, Scene, Shared
 from torturing.models.hand_off.writer import MainThread, Writer
 
 Apply = Callable[[World], bool]
@@ -30,6 +30,7 @@ class House:
         noted = [word for p, t in zip(self.processes, self.threads, strict=True) for word in (p.posted, t.asleep)]
         self.commits = [CommitThread(names, writer, noted) for writer in self.writers]
         self.mains = [MainThread(names, writer) for writer in self.writers]
+        shared.mapped = [(process.alive, process.board) for process in self.processes]
         shared.new_writer = lambda w: any(writer.start(w, turn=True) for writer in self.writers)
 
     def model(self) -> Model:
@@ -41,18 +42,24 @@ class House:
 
     def _events(self) -> list[Event]:
         scene = self.scene
-        events = []
-        for process in (*self.processes, *self.writers):
-            for number in range(scene.buffers):
-                arrives = partial(_arrive, process.processor.arrive, number)
-                events.append(Event(f"a store of {process.name} arrives", arrives))
+        processors = [*((p.name, p.processor) for p in self.processes), *((w.name, w.processor) for w in self.writers)]
+        events = [
+            Event(f"a store of {name} arrives", partial(_arrive, processor, number))
+            for name, processor in processors
+            for number in range(scene.buffers)
+        ]
         if scene.ticks:
-            ticking = [*((tick.process.name, tick.begin) for tick in self.ticks), *((m.process.name, m.tick) for m in self.mains)]
+            ticking = [
+                *((tick.process.name, tick.begin) for tick in self.ticks),
+                *((m.process.name, m.tick) for m in self.mains),
+            ]
             events += [Event(f"half a second has passed: {name} ticks", tick, timer=True) for name, tick in ticking]
         events += self._at_most(scene.writer_kills, "kill -9 {}", [(w.name, w.kill) for w in self.writers])
         events += self._at_most(scene.publisher_kills, "kill -9 {}", [(p.name, p.kill) for p in self.processes])
         events += self._at_most(scene.leaves, "SIGTERM to {}", [(m.process.name, m.leave) for m in self.mains])
-        events += self._at_most(scene.idles, "{} was idle for long enough", [(m.process.name, m.idle) for m in self.mains])
+        events += self._at_most(
+            scene.idles, "{} was idle for long enough", [(m.process.name, m.idle) for m in self.mains]
+        )
         by_hand = [(w.name, partial(w.start, turn=False)) for w in self.writers]
         events += self._at_most(scene.by_hand, "{} is started by hand", by_hand)
         interrupted = [(t.name, t.interrupt) for t in self.threads]
@@ -60,7 +67,7 @@ class House:
         events += self._at_most(scene.emptied, "{} is emptied", [("/dev/shm", self._empty)])
         return events
 
-    def _at_most(self, times: int, text: str, what: list[tuple[str, Apply]]) -> list[Event]:
+    def _at_most(self, times: int, text: str, what: Iterable[tuple[str, Apply]]) -> list[Event]:
         if not times:
             return []
         left = self.names.word("", times)
@@ -97,28 +104,31 @@ class House:
                     reasons.add("the port of a process that has ended, and what is in its ring")
             elif thread.stands_at(state, "sleep") or (thread.stands_at(state, "done") and process.owes(state)):
                 reasons.add(self._why(state, process))
-            elif thread.stands_at(state, "look_later") and state[shared.lock] and not state[shared.board]:
-                reasons.add("a writer that has not seen yet that the name of its board is gone")
-            elif not thread.stands_at(state, "done"):
-                raise Broken(f"{process.name} cannot go on, and no tick will help it")
-        return " and ".join(sorted(reasons - {""}))
+            elif thread.stands_at(state, "look_later"):
+                reasons.add("an attaching process that finds no open writer yet")
+        return "; ".join(sorted(reasons - {""}))
 
     def _why(self, state: State, process: Process) -> str:
         shared = self.shared
         thread = self.threads[process.number]
         if process.reads and state[thread.read_to] == shared.all_messages(state):
             return ""
-        if not state[shared.lock]:
+        writer = next(
+            (writer for writer in self.writers if state[shared.lock] == writer.mine and writer.lives(state)), None
+        )
+        if writer is None:
             return "a writer: there is none, and a tick starts one"
-        if state[process.board] != state[self.writers[state[shared.lock] - 1].board]:
+        if not process.reads and not process.owes(state):
+            raise Broken(f"a wake-up is lost: what {process.name} waits for is committed, and it sleeps until a tick")
+        if state[process.board] != state[writer.board]:
             return "a process that still looks at the board of the writer before"
-        if state[process.port] >= shared.count:
-            return "a port that was made anew, and that only ticks of the writer find"
+        if state[writer.adopted[process.number]] != state[process.port] + 1 and self.scene.emptied:
+            return "a writer that cannot know a port, because shared memory was emptied"
         raise Broken(f"a wake-up is lost: {process.name} sleeps, its writer lives, and nobody will post before a tick")
 
 
-def _arrive(arrive: Callable[[World, int], bool], number: int, w: World) -> bool:
-    return arrive(w, number)
+def _arrive(processor: Processor, number: int, w: World) -> bool:
+    return processor.arrive(w, number)
 
 
 def _while_left(left: int, apply: Apply, w: World) -> bool:

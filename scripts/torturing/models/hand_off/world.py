@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from keyop.ipc.layout import STATE_NAMES
 from torturing.models.hand_off.explore import Names, World
 from torturing.models.hand_off.rules import Rules
+
+from keyop.ipc.layout import STATE_NAMES
 
 _STATES = ["none", *STATE_NAMES.values()]
 
@@ -17,8 +18,8 @@ class Scene:
     """Who is there and what may happen."""
 
     programs: tuple[str, ...] = ("sw", "sw")
-    """What each process does: ``a`` attach, ``s`` send, ``c`` ask for a checkpoint, ``w`` wait until all it has sent is
-    committed, ``l`` leave; or ``r``, read whatever comes. One that does not begin with ``a`` is attached at the start."""
+    """What each process does: ``a`` attach, ``s`` send, ``c`` ask for a checkpoint, ``w`` wait until all that was sent is
+    committed, ``l`` leave; or ``r``, read whatever comes. Who does not begin with ``a`` is attached at the start."""
     running: bool = True
     """A writer is open at the start; else there is none."""
     writer_kills: int = 0
@@ -46,7 +47,7 @@ class Scene:
     @property
     def boards(self) -> int:
         """How many boards are made at most, the first one included."""
-        return 1 + self.writer_kills + self.leaves + self.idles + self.by_hand + self.emptied
+        return self.writers + self.writer_kills + self.leaves + self.idles + self.by_hand + self.emptied
 
 
 class Shared:
@@ -87,6 +88,8 @@ class Shared:
         self.log = names.words(count, "messages of process {} in the segments:")
         self.asks = [[at + 1 for at, what in enumerate(_records(program)) if what == "c"] for program in scene.programs]
         """Which records of each process ask for a checkpoint."""
+        self.mapped: list[tuple[int, int]] = []
+        """Of each process the words that say whether it lives, and which board it has found open."""
         self.new_writer: Callable[[World], bool] = lambda w: False
         """Begin a writer process; whether there was room for one in this model."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from keyop.ipc.layout import CLOSING, GONE, OPEN
-from torturing.models.hand_off.explore import Actor, Broken, Names, Next, World, point
+from torturing.models.hand_off.explore import Actor, Broken, Names, Next, State, World, point
 from torturing.models.hand_off.world import Processor, Shared
+
+from keyop.ipc.layout import CLOSING, GONE, OPEN
 
 
 class Writer:
@@ -29,6 +30,7 @@ class Writer:
         self.asking = names.words(count)  # whose record asks for a checkpoint
         self.dead = names.words(count)
         self.at, self.sleeps, self.tick_due, self.stop, self.stage, self.look_due = names.words(6)
+        names.start[self.sleeps] = int(runs)  # it has slept before
         self.registers = [
             *(self.turn, self.board, self.semaphore, self.at, self.sleeps),
             *(self.tick_due, self.stop, self.stage, self.look_due),
@@ -49,7 +51,7 @@ class Writer:
         self.threads[0].go(w, "take_lock")
         return True
 
-    def lives(self, w: World) -> bool:
+    def lives(self, w: World | State) -> bool:
         """Whether the process is there."""
         return not all(thread.stands_at(w, "ended") for thread in self.threads)
 
@@ -78,7 +80,7 @@ class Writer:
             raise Broken(f"two writers: {self.name} writes, and does not hold the writer's lock")
 
     def adopt(self, w: World, *, remade: bool = True) -> None:
-        """`Census.scan`: adopt whose lease stands. A port made anew changes nothing in ``run/``: ticks alone find it."""
+        """`Census.scan`: adopt whose lease stands. A port made anew changes nothing in ``run/``: only ticks find it."""
         shared = self.shared
         for number in range(shared.count):
             port = w[shared.port[number]]
@@ -140,12 +142,20 @@ class MainThread(Actor):
     def say_closing_idle(self, w: World) -> Next:
         """has had nobody attached for long enough; says CLOSING"""
         w[self.shared.state[w[self.process.board]]] = CLOSING
-        return "look_at_leases" if self.rules.leases_after_closing else "stop"
+        return "look_at_leases" if self.rules.leases_after_closing else "nobody_attached"
 
     @point
     def look_at_leases(self, w: World) -> Next:
         """looks at the leases once more"""
-        return "open_again" if any(w[word] for word in self.shared.lease) else "stop"
+        return "open_again" if any(w[word] for word in self.shared.lease) else "nobody_attached"
+
+    @point
+    def nobody_attached(self, w: World) -> Next:
+        """leaves, because nobody is attached"""
+        for number, (alive, board) in enumerate(self.shared.mapped):
+            if w[alive] and w[board] == w[self.process.board]:
+                raise Broken(f"process {number + 1} has found this writer open and is attached; it leaves unseen")
+        return "stop"
 
     @point
     def open_again(self, w: World) -> Next:
@@ -179,7 +189,8 @@ class MainThread(Actor):
     @point
     def unlink_board(self, w: World) -> Next:
         """removes the board's name, and says GONE on what that leads to"""
-        w[self.shared.state[w[self.shared.board]]] = GONE if w[self.shared.board] else 0
+        if w[self.shared.board] not in (0, w[self.process.board]):
+            raise Broken(f"two writers: {self.process.name} says GONE on the board of the next one")
         w[self.shared.board] = 0
         return "unlink_semaphore"
 
