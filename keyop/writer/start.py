@@ -69,7 +69,8 @@ def bring_up(
     _until_it_works(lambda: spills.sweep({port.port.ring_id for port in census.ports}), board, patience)
     committer.trouble.open()
     for port in census.ports:
-        port.wake()
+        if not port.dead:  # its semaphore may be damaged, and glibc ends a process that posts such a one
+            port.wake()
     return committer
 
 
@@ -107,8 +108,13 @@ def _adopt(committer: Committer) -> None:
 
 
 def _semaphore(identity: DirectoryIdentity) -> Semaphore:
+    """A new one: what the last writer left may be damaged, or hold a token for each look that it was killed before.
+
+    Whoever has that one open looks for this one when it finds the next board.
+    """
     name = identity.writer_semaphore()
-    return semaphore.open_existing(name) or semaphore.create(name, identity.owner)
+    semaphore.unlink(name)
+    return semaphore.create(name, identity.owner)
 
 
 def report(recovered: Recovered, log: Log) -> None:

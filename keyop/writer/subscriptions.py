@@ -135,13 +135,19 @@ class Subscriptions:
                 self._adopt_slot(slot)
 
     def _slots(self, port: AttachedPort) -> list[Slot]:
-        """Those in use."""
-        try:
-            slots = [port.port.slot(index) for index in range(port.port.slot_count())]
-        except SharedMemoryError as error:
-            self._log.error("slots_lost", port=port.name, why=error)
-            return []
-        return [slot for slot in slots if slot.in_use]
+        """Those in use. What is damaged costs its own subscription; it must not end one writer after the other."""
+        slots = []
+        for index in range(port.port.slot_count()):
+            try:
+                slot = port.port.slot(index)
+            except SharedMemoryError as error:
+                self._log.error("slots_lost", port=port.name, why=error)
+                break
+            if slot.in_use and slot.sound:
+                slots.append(slot)
+            elif slot.in_use:
+                self._log.error("slot_damaged", port=port.name, slot=index)
+        return slots
 
     def _adopt_slot(self, slot: Slot) -> tuple[Cursor, ChannelLog] | None:
         """Take over what a slot says if that is news; None if its id is held, or gone."""
