@@ -198,11 +198,15 @@ class Crew:
 
     def stop(self) -> None:
         """Publishers first; the subscribers when all is handled; then the writer, which leaves all at rest."""
+        self.retire()
+        self._end_writer()
+
+    def retire(self) -> None:
+        """All but the writer."""
         self.finished("checkpoint")
         self.stop_publishing()
         self._end(["plain", "chain"], signal.SIGUSR1)
         self._end(["end"], signal.SIGUSR1)
-        self._end_writer()
 
     def stop_publishing(self) -> None:
         """Have the publishers leave, and the rings of killed ones drained; the others go on."""
