@@ -42,7 +42,7 @@ class Words:
 
 
 class PublisherSide(Actor):
-    """`RingProducer.put`, `Attachment.wait`, `Replies.of`. Message n ends at position n. It waits for the first only."""
+    """`RingProducer.put`, `Attachment.wait`, `Replies.of`. Message n ends at position n; it waits for the first."""
 
     def __init__(self, names: Names, words: Words, messages: int, buffers: int) -> None:
         super().__init__(names, "the publisher", "put")

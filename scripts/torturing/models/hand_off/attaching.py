@@ -1,4 +1,4 @@
-"""An attached process: how it finds the writer (`Attachment._map_board`), and its tick."""
+"""An attached process: how it finds the writer (`WriterLink.map_board`), and its tick."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _AT_REMAKING = ("publish_port",)
 
 
 class Process:
-    """What its threads share: ``self._board``, ``self._writer``, ``self._posted`` and ``self._port``."""
+    """What its threads share: the board, the semaphore and ``_posted`` of its `WriterLink`, and its port."""
 
     def __init__(self, names: Names, shared: Shared, number: int) -> None:
         self.shared = shared

@@ -6,6 +6,7 @@ from torturing.models.hand_off.explore import Broken, Names, Next, World, point
 from torturing.models.hand_off.starting import Starting
 from torturing.models.hand_off.writer import Writer
 
+# How far it is with leaving.
 _RUNNING, _DRAINING, _LAST_WORDS = range(3)
 
 
@@ -26,7 +27,7 @@ class CommitThread(Starting):
 
     @point
     def tick(self, w: World) -> Next:
-        """does what is done twice a second: looks for newcomers, finds the dead, sweeps those whose rings are drained"""
+        """does what is due at a tick: looks for newcomers, finds the dead, sweeps those whose rings are drained"""
         process, shared = self.process, self.shared
         w[process.tick_due] = w[process.look_due] = 0
         process.adopt(w)

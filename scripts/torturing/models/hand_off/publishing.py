@@ -36,7 +36,7 @@ class Thread(Attaching):
         program = self.process.program
         return "done" if w[letter] == len(program) else _BEGINS_AT[program[w[letter]]]
 
-    # ---- Attachment._attach, _reach_writer
+    # ---- Attachment._attach, WriterLink.reach
 
     @point
     def make_port(self, w: World) -> Next:
@@ -75,7 +75,7 @@ class Thread(Attaching):
             return "make_port"
         return "put" if self.process.program[w[self.process.letter]] in "sc" else self._next(w)
 
-    # ---- Attachment.send, _wake_writer
+    # ---- Attachment.send, WriterLink.wake
 
     @point
     def look_at_state(self, w: World) -> Next:

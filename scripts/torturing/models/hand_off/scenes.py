@@ -148,5 +148,5 @@ def without(rule: str) -> tuple[Place, AnyRules]:
     place = CONTROLS[rule][0]
     for rules in (Rules(), GateRules(), ArrivalRules()):
         if hasattr(rules, rule):
-            return place, replace(rules, **{rule: False})  # type: ignore[type-var]
+            return place, replace(rules, **{rule: False})  # type: ignore[arg-type]
     raise KeyError(rule)

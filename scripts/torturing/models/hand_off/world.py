@@ -18,8 +18,8 @@ class Scene:
     """Who is there and what may happen."""
 
     programs: tuple[str, ...] = ("sw", "sw")
-    """What each process does: ``a`` attach, ``s`` send, ``c`` ask for a checkpoint, ``w`` wait until all that was sent is
-    committed, ``l`` leave; or ``r``, read whatever comes. Who does not begin with ``a`` is attached at the start."""
+    """What each process does: ``a`` attach, ``s`` send, ``c`` ask for a checkpoint, ``w`` wait until all that was sent
+    is committed, ``l`` leave; or ``r``, read whatever comes. Who does not begin with ``a`` is attached at the start."""
     running: bool = True
     """A writer is open at the start; else there is none."""
     writer_kills: int = 0
