@@ -17,6 +17,7 @@ from typing import Any
 
 from mfusepy import FUSE, FuseOSError, Operations  # type: ignore[import-untyped]
 
+from torturing.powercut import system
 from torturing.powercut.disk import ENTRY, FLUSH, MARK, NAME
 
 
@@ -25,8 +26,9 @@ class RememberingFile(Operations):  # type: ignore[misc]
 
     use_ns = True
 
-    def __init__(self, contents: Path, log: Path, mark: Path) -> None:
+    def __init__(self, contents: Path, log: Path, mark: Path, mount: Path) -> None:
         """``contents`` is what stands on the disk now, ``mark`` says how many entries the log has."""
+        self._mount = mount
         self._fd = os.open(contents, os.O_RDWR)
         self._size = os.fstat(self._fd).st_size
         self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC)
@@ -40,6 +42,15 @@ class RememberingFile(Operations):  # type: ignore[misc]
         self._entries += 1
         # Before the kernel is answered: who hears that a write is done finds it counted.
         self._mark[0] = self._entries
+
+    def init(self, path: str) -> None:
+        """Keep the file system that will be mounted from this disk out of this process's mounts.
+
+        If it were among them and all were killed, this process might be the last one that holds it. Then it would have
+        to unmount it at its end, which takes a write to the disk that it serves no more.
+        """
+        system.leave_mounts()
+        system.unmount(self._mount)
 
     def getattr(self, path: str, fh: object = None) -> dict[str, int]:
         """As FUSE asks for it."""
@@ -75,9 +86,9 @@ class RememberingFile(Operations):  # type: ignore[misc]
 
 def serve(directory: Path) -> None:
     """Serve until it is unmounted."""
-    file = RememberingFile(directory / "contents", directory / "log", directory / "mark")
-    mount = str(directory / "mount")
-    FUSE(file, mount, raw_fi=True, nothreads=True, foreground=True, fsname="keyop-torture")
+    mount = directory / "mount"
+    file = RememberingFile(directory / "contents", directory / "log", directory / "mark", mount)
+    FUSE(file, str(mount), raw_fi=True, nothreads=True, foreground=True, fsname="keyop-torture")
 
 
 if __name__ == "__main__":

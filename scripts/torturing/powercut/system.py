@@ -123,6 +123,12 @@ def missing_namespaces() -> str | None:
     return None
 
 
+def leave_mounts() -> None:
+    """From here on this process has its own copy of the mounts that there are now. Raises `OSError`."""
+    _check(_LIBC.unshare(_CLONE_NEWNS), "unshare")
+    mount("none", "/", "none", flags=MS_REC | MS_PRIVATE)
+
+
 def fork_into_room() -> int:
     """Fork a child that is process number 1 of its own, with mounts of its own: when it ends, the kernel ends all that
     it has started, and what it has mounted goes. It ends when its parent does. 0 in the child. Raises `OSError`."""
@@ -136,8 +142,7 @@ def fork_into_room() -> int:
         os.close(mine)
     if not child:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        _check(_LIBC.unshare(_CLONE_NEWNS), "unshare")
-        mount("none", "/", "none", flags=MS_REC | MS_PRIVATE)
+        leave_mounts()
         mount("proc", "/proc", "proc")
         mount("tmpfs", "/dev/shm", "tmpfs", "mode=1777")
     return child
