@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import objects_of
 
+from keyop.attachment.acknowledgements import Acknowledgements
 from keyop.attachment.attachment import Attachment
 from keyop.configuration.lookup import settings_for
+from keyop.errors import SharedMemoryError
 from keyop.ipc import board, layout, lease, port, semaphore
 from keyop.ipc.names import DirectoryIdentity
 from keyop.protocol import entry
@@ -145,3 +148,26 @@ def test_a_post_that_was_interrupted_is_made_by_the_next_publish(writer: Writer)
     link._semaphore = real
     writer.committer._look_around()
     assert len(posts) == 2
+
+
+def test_an_event_loop_is_told_that_its_ring_was_closed(writer: Writer) -> None:
+    """As a thread is. A future that only a commit would resolve waits for ever."""
+    attachment = writer.attach()
+
+    async def publish() -> None:
+        acknowledgements = Acknowledgements(attachment, asyncio.get_running_loop())
+        try:
+            positions = [await acknowledgements.send(RECORD) for _ in range(3)]
+            waiting = [asyncio.ensure_future(acknowledgements.committed(position)) for position in positions]
+            await asyncio.sleep(0)
+            attachment._words[layout.POISONED] = 1
+            attachment.commit_gate.knock()
+            outcomes = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+            assert [type(outcome) for outcome in outcomes] == [SharedMemoryError] * 3
+            with pytest.raises(SharedMemoryError, match="closed this process's ring"):
+                await asyncio.wait_for(acknowledgements.committed(positions[-1]), 10)
+        finally:
+            acknowledgements.close()
+
+    asyncio.run(publish())
+    attachment._words[layout.POISONED] = 0

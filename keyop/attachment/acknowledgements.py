@@ -8,6 +8,7 @@ import time
 from collections import deque
 
 from keyop.attachment.attachment import Attachment
+from keyop.errors import SharedMemoryError
 
 
 class Acknowledgements:
@@ -34,7 +35,7 @@ class Acknowledgements:
         return position
 
     async def committed(self, position: int, deadline: float | None = None) -> None:
-        """Return when the position is committed. Raises `PublishTimeout`."""
+        """Return when the position is committed. Raises `PublishTimeout`, `SharedMemoryError`."""
         future = self.future(position)
         if deadline is None:
             await future
@@ -45,7 +46,7 @@ class Acknowledgements:
             raise self._attachment.timed_out(position) from None
 
     def future(self, position: int) -> asyncio.Future[None]:
-        """A future that is done when the position is committed."""
+        """A future that is done when the position is committed; a `SharedMemoryError` if it never will be."""
         future: asyncio.Future[None] = self._loop.create_future()
         self._pending.append((position, future))
         if self._woken:
@@ -56,15 +57,27 @@ class Acknowledgements:
     def resolve(self) -> None:
         """On the loop: finish what is committed."""
         pending = self._pending
+        is_poisoned = self._attachment.is_poisoned
         is_committed = self._attachment.is_committed
         while pending and is_committed(pending[0][0]):
             future = pending.popleft()[1]
             if not future.done():
                 future.set_result(None)
+        if is_poisoned and pending:
+            self._refuse_all()
         if pending:
             self._some.set()
         else:
             self._woken = True
+
+    def _refuse_all(self) -> None:
+        try:
+            self._attachment.refuse_poisoned()
+        except SharedMemoryError as error:
+            while self._pending:
+                future = self._pending.popleft()[1]
+                if not future.done():
+                    future.set_exception(error)
 
     def _watch(self) -> None:
         gate = self._attachment.commit_gate
@@ -77,11 +90,15 @@ class Acknowledgements:
                 position = self._pending[0][0]
             except IndexError:
                 continue
-            gate.wait(lambda p=position: self._closed or self._attachment.is_committed(p))  # type: ignore[misc]
+            gate.wait(lambda p=position: self._over(p))  # type: ignore[misc]
             try:
                 self._loop.call_soon_threadsafe(self.resolve)
             except RuntimeError:
                 return  # the loop is closed
+
+    def _over(self, position: int) -> bool:
+        attachment = self._attachment
+        return self._closed or attachment.is_committed(position) or attachment.is_poisoned
 
     def close(self) -> None:
         self._closed = True

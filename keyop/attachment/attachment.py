@@ -48,8 +48,10 @@ MAX_TRANSACTION_BYTES = 64 << 20
 class Attachment:
     """This process at one data directory. Any number of threads may use it."""
 
-    def __init__(self, settings: Settings, logger: logging.Logger | None = None) -> None:
+    def __init__(self, settings: Settings, logger: logging.Logger | None = None, role: int = 0) -> None:
         """Attach, starting a writer if none runs. ``logger`` takes the place of ``logging.getLogger("keyop")``.
+
+        ``role``: one of `layout.ROLE_NAMES`, for whoever looks at who is attached.
 
         Raises `DataDirectoryError`, `SharedMemoryError`, `WriterUnavailable`.
         """
@@ -66,6 +68,7 @@ class Attachment:
         self.tick_listeners: list[Callable[[], None]] = []
         # Counts how often shared memory was made anew: who holds views of it looks at this.
         self.generation = 0
+        self._role = role
         # Counts the ticks: who waits looks at the files themselves once in each.
         self.ticks = 0
         try:
@@ -92,7 +95,7 @@ class Attachment:
         self.writer = WriterLink(self.directory, self.identity, self._spawner)
         self._lease = lease.create_port_lease(self.directory.run, self._name)
         try:
-            self._port = Port.create(self.identity, self._name)
+            self._port = Port.create(self.identity, self._name, self._role)
             self._lease.note(f"pid {os.getpid()}\n")
             if self.identity.owner[0] != os.geteuid():
                 os.fchown(self._lease.fd, *self.identity.owner)
@@ -181,7 +184,7 @@ class Attachment:
 
         if self.commit_gate.wait(settled, deadline):
             if not self.is_committed(position):
-                self._refuse_poisoned()
+                self.refuse_poisoned()
             return
         raise self.timed_out(position)
 
@@ -202,7 +205,7 @@ class Attachment:
     def _wait_for_room(self, length: int, deadline: float | None) -> None:
         head = self._ring.head
         self.writer.knock()
-        self._refuse_poisoned()
+        self.refuse_poisoned()
 
         def room() -> bool:
             used = head - self._words[COMMITTED] & MASK
@@ -214,8 +217,14 @@ class Attachment:
                 f"(the writer is {self.writer.state()})"
             )
 
-    def _refuse_poisoned(self) -> None:
-        if self._words[layout.POISONED]:
+    @property
+    def is_poisoned(self) -> bool:
+        """Whether the writer has closed this process's ring: nothing more of it will be committed."""
+        return bool(self._words[layout.POISONED])
+
+    def refuse_poisoned(self) -> None:
+        """Raise `SharedMemoryError` if the writer has closed this process's ring."""
+        if self.is_poisoned:
             raise SharedMemoryError(
                 "the writer has closed this process's ring, because what stood in it was damaged; what was committed "
                 "before is safe, restart this process to go on"
@@ -266,16 +275,25 @@ class Attachment:
     def take_slot(self, channel: bytes, id: bytes, flags: int) -> Slot:
         """A free slot, with its names written. Raises `SharedMemoryError` if a further page cannot be made."""
         with self._slot_lock:
-            count = self._port.slot_count()
-            for index in range(count):
-                slot = self._port.slot(index)
-                if not slot.in_use:
-                    break
-            else:
-                self._port.add_slot_page()
-                slot = self._port.slot(count)
+            slot = self._free_slot()
             slot.occupy(channel, id, flags)
             return slot
+
+    def take_peer_slot(self, name: bytes, address: bytes) -> Slot:
+        """A free slot for how it stands with a peer of hub or client. Raises `SharedMemoryError`."""
+        with self._slot_lock:
+            slot = self._free_slot()
+            slot.occupy_peer(name, address)
+            return slot
+
+    def _free_slot(self) -> Slot:
+        count = self._port.slot_count()
+        for index in range(count):
+            slot = self._port.slot(index)
+            if slot.is_free:
+                return slot
+        self._port.add_slot_page()
+        return self._port.slot(count)
 
     def slot(self, index: int) -> Slot:
         """A slot that was taken, where it lies now."""
