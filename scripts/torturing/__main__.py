@@ -113,7 +113,9 @@ def _sample(name: str, given: argparse.Namespace) -> list[Report]:
         ]
         return _run(module, _arguments(name, module, words))
     except ModuleNotFoundError as missing:
-        reason = f"skipped: no module {missing.name}"
+        if missing.name != ATTACKS[name][0]:
+            raise
+        reason = "skipped: it is not there yet"
     except SkippedError as skipped:
         reason = f"skipped: {skipped}"
     return [Report(name, notes=[reason])]
