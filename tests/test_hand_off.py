@@ -19,8 +19,10 @@ from keyop.ipc.names import DirectoryIdentity
 from keyop.protocol import entry
 from keyop.protocol.writer_options import WriterOptions
 from keyop.storage.directory import DataDirectory
+from keyop.writer.census import Census
+from keyop.writer.committer import Committer
 from keyop.writer.log import Log
-from keyop.writer.start import bring_up
+from keyop.writer.start import SharedMemoryEmptied, bring_up
 
 RECORD = entry.TRANSACTION.pack(0) + entry.encode(entry.APPEND, b"c", data=b"{}\n")
 
@@ -47,9 +49,14 @@ class Writer:
         lock = lease.acquire(directory.run / lease.WRITER_LOCK)
         assert lock is not None
         self._lock = lock
-        log = Log(sink=lambda _line: None)
-        self.committer = bring_up(directory, self.identity, WriterOptions(str(path)), log, lambda error, tries: None)
+        self._directory = directory
+        self.committer = self.bring_up()
         self._attached: list[Attachment] = []
+
+    def bring_up(self) -> Committer:
+        log = Log(sink=lambda _line: None)
+        options = WriterOptions(str(self.path))
+        return bring_up(self._directory, self.identity, options, log, lambda error, tries: None)
 
     def attach(self) -> Attachment:
         attachment = Attachment(settings_for(self.path))
@@ -171,3 +178,36 @@ def test_an_event_loop_is_told_that_its_ring_was_closed(writer: Writer) -> None:
 
     asyncio.run(publish())
     attachment._words[layout.POISONED] = 0
+
+
+def test_shared_memory_emptied_while_a_recovery_runs(
+    writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer that finds no ring to tell leaves the journal: else the port, made anew, would be taken from again."""
+    attachment = writer.attach()
+    writer.committer._look_around()
+    attachment.send(RECORD)
+
+    def killed(_round: object) -> None:
+        raise InterruptedError("killed")
+
+    writer.committer._settle = killed  # type: ignore[method-assign]
+    with pytest.raises(InterruptedError):
+        writer.committer.commit_round()
+    scan = Census.scan
+
+    def emptied(census: Census) -> object:
+        for name in objects_of(writer.path):
+            (Path("/dev/shm") / name).unlink()
+        return scan(census)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Census, "scan", emptied)
+        with pytest.raises(SharedMemoryEmptied):
+            writer.bring_up()
+    attachment._remake_port_if_gone()
+    writer.committer = writer.bring_up()
+    assert not writer.committer.commit_round()
+    assert attachment.is_committed(attachment._ring.head)
+    (segment,) = (writer.path / "channels/c").glob("*.jsonl")
+    assert segment.read_bytes() == b"{}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from zlib import crc32
 
 from keyop.ipc import layout, memory
@@ -13,6 +14,7 @@ from keyop.ipc.word import load64, store64
 _FIRST = layout.BOARD_HEADER_BYTES // 4
 _COUNTER_AT = {name: layout.BOARD_COUNTERS + 3 * number for number, name in enumerate(layout.COUNTERS)}
 _LEAST_SLOTS = 16_384
+_SHM = Path("/dev/shm")
 
 
 class BoardFull(Exception):
@@ -132,6 +134,11 @@ class Board:
     def set_counter(self, name: str, total: int) -> None:
         """The writer's side."""
         store64(self.words, _COUNTER_AT[name], total)
+
+
+def is_named(identity: DirectoryIdentity) -> bool:
+    """Whether the board's name is there; True where shared memory cannot be looked at."""
+    return not _SHM.is_dir() or (_SHM / identity.board()[1:]).exists()
 
 
 def retire(identity: DirectoryIdentity) -> None:

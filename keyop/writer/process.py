@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 from keyop.errors import DataDirectoryError, KeyopError, WriterBusy
 from keyop.ipc import board, layout, lease, semaphore
@@ -18,7 +17,7 @@ from keyop.storage.directory import DataDirectory
 from keyop.writer.committer import Committer
 from keyop.writer.log import Log
 from keyop.writer.retention import Retention
-from keyop.writer.start import bring_up
+from keyop.writer.start import SharedMemoryEmptied, bring_up
 
 TICK_S = 0.5
 DRAIN_S = 10.0
@@ -28,7 +27,6 @@ TAKE_OVER_S = 15.0
 
 EXIT_OK, EXIT_BUSY, EXIT_CRASHED, EXIT_CANNOT_START, EXIT_UNDRAINED = 0, 69, 70, 73, 75
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
-_SHM = Path("/dev/shm")
 
 
 def run(options: WriterOptions, *, on_demand: bool, log: Log, turn_fd: int = -1, once: bool = False) -> int:
@@ -58,7 +56,7 @@ def run(options: WriterOptions, *, on_demand: bool, log: Log, turn_fd: int = -1,
         return EXIT_CANNOT_START
     try:
         committer = bring_up(directory, identity, options, log, _Patience(log).wait)
-    except _ToldToLeaveError as reason:
+    except (_ToldToLeaveError, SharedMemoryEmptied) as reason:
         log.info("leaving", why=reason)
         _remove_names(identity)
         return EXIT_UNDRAINED
@@ -212,7 +210,7 @@ class _Main:
         self._retention.tick()
 
     def _reason_to_leave(self) -> str | None:
-        if _SHM.is_dir() and not (_SHM / self._identity.board()[1:]).exists():
+        if not board.is_named(self._identity):
             return "shared memory was emptied"
         if not self._on_demand:
             return None

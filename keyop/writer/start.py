@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from keyop.ipc import layout, semaphore
-from keyop.ipc.board import Board
+from keyop.ipc.board import Board, is_named
 from keyop.ipc.names import DirectoryIdentity
 from keyop.ipc.semaphore import Semaphore
 from keyop.protocol.writer_options import WriterOptions
@@ -36,10 +36,16 @@ Patience = Callable[[OSError, int], None]
 _T = TypeVar("_T")
 
 
+class SharedMemoryEmptied(Exception):
+    """Ports whose names are gone could not be told what the journal says of their rings. It stays for the next writer,
+    before which their processes make them anew; freed now, their messages would be taken again."""
+
+
 def bring_up(
     directory: DataDirectory, identity: DirectoryIdentity, options: WriterOptions, log: Log, patience: Patience
 ) -> Committer:
-    """Everything up to OPEN. The caller holds the writer's lock. Raises `OSError` and `SharedMemoryError`.
+    """Everything up to OPEN. The caller holds the writer's lock. Raises `OSError`, `SharedMemoryError` and
+    `SharedMemoryEmptied`.
 
     A recovery needs room, too: while there is none it is begun again and again, with the state STARTING.
     """
@@ -55,6 +61,8 @@ def bring_up(
     channels = Channels(directory, options, board, cursors, log)
     _until_it_works(lambda: restore_cursors(directory, recovered, cursors, log), board, patience)
     _until_it_works(census.scan, board, patience)
+    if not recovered.clean and not is_named(identity):
+        raise SharedMemoryEmptied("shared memory was emptied during the recovery")
     spills = Spills(directory.spill)
     _until_it_works(lambda: finish_recovery(directory, recovered, cursors, spills), board, patience)
     _until_it_works(lambda: Journal.prepare(directory.journal, options.journal_bytes), board, patience)
