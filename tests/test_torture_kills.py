@@ -12,7 +12,7 @@ from child import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from torturing import kills
+from torturing import kills, steps
 from torturing.findings import Report
 
 
@@ -43,7 +43,7 @@ def test_a_flaw_is_found(tmp_path: Path, flaw: str) -> None:
 
 
 def test_every_step_in_the_code_is_among_them() -> None:
-    assert kills.steps_in_the_code() == {*kills.STEPS, *kills.RECOVERY_STEPS, *kills.FIRST_STEPS}
+    assert steps.steps_in_the_code() == {*steps.STEPS, *steps.RECOVERY_STEPS, *steps.FIRST_STEPS}
 
 
 def test_the_command_line_says_what_there_is() -> None:
