@@ -16,6 +16,7 @@ from keyop.ipc import layout, lease
 from keyop.ipc.board import Board
 from keyop.ipc.names import DirectoryIdentity
 from keyop.ipc.port import Port
+from keyop.ipc.slot import Slot
 from keyop.protocol import entry
 from keyop.storage.directory import DataDirectory
 
@@ -35,6 +36,36 @@ class LiveSubscription:
 
 
 @dataclass(frozen=True, slots=True)
+class LivePeer:
+    """How a hub or a client stands with another host. Ages are in seconds, and up to half a second old themselves."""
+
+    name: str
+    """The CN of its certificate; empty while that is not known."""
+    address: str
+    """Where it is, or was last."""
+    state: str
+    """``connected``, ``away``, or ``refused``: it is there, and does not let this host in."""
+    since_s: float
+    """How long it is in this state, at most since this process began."""
+    round_trip_ms: float | None
+    """Of the last batch: the network, and the peer's disk."""
+    behind_bytes: int
+    """How much of its channels it has not acknowledged."""
+    sent: int
+    """Messages that it has acknowledged since this process began."""
+    sent_per_min: int
+    sent_ago_s: float | None
+    """When it last acknowledged something; None: not since this process began."""
+    waiting_bytes: int
+    """How much of what it sent is not committed yet. What it has not sent yet stands in its own status."""
+    received: int
+    """Messages that it has brought."""
+    received_per_min: int
+    received_ago_s: float | None
+    """When something of it was last committed."""
+
+
+@dataclass(frozen=True, slots=True)
 class AttachedProcess:
     """A process with a port."""
 
@@ -42,10 +73,13 @@ class AttachedProcess:
     pid: int | None
     """None if its shared memory cannot be seen from here."""
     role: str
-    """``subscriber`` if it has subscriptions, else ``publisher``; ``unknown`` if its memory cannot be seen."""
+    """``hub``, ``client``, ``subscriber`` if it has subscriptions, else ``publisher``; ``unknown`` if its memory cannot
+    be seen."""
     alive: bool
     """Whether it holds its lease. A dead one's port waits for the writer to be drained."""
     subscriptions: list[LiveSubscription] = field(default_factory=list)
+    peers: list[LivePeer] = field(default_factory=list)
+    """Of a hub or a client: the other hosts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +156,54 @@ def _process(directory: DataDirectory, identity: DirectoryIdentity | None, lease
     if port is None:
         return AttachedProcess(name, None, "unknown", alive)
     try:
-        held = list(_slots(port))
-        return AttachedProcess(name, port.pid, "subscriber" if held else "publisher", alive, held)
+        slots = list(_slots(port))
+        held = list(_subscriptions(port, slots))
+        role = layout.ROLE_NAMES.get(port.role) or ("subscriber" if held else "publisher")
+        return AttachedProcess(name, port.pid, role, alive, held, list(_peers(slots)))
     finally:
         port.close()
 
 
-def _slots(port: Port) -> Iterator[LiveSubscription]:
+def _slots(port: Port) -> Iterator[Slot]:
     for index in range(port.slot_count()):
         try:
             slot = port.slot(index)
         except SharedMemoryError:
             return  # its page is being made
-        if not slot.granted or not slot.sound:
+        if not slot.is_free and slot.sound:
+            yield slot
+
+
+def _peers(slots: list[Slot]) -> Iterator[LivePeer]:
+    for slot in slots:
+        stored = slot.peer() if slot.is_peer else {}
+        if not stored.get("state"):
+            continue
+        name, address = slot.names()
+        yield LivePeer(
+            name=name.decode(errors="replace"),
+            address=address.decode(errors="replace"),
+            state=layout.PEER_STATE_NAMES.get(stored["state"] or 0, "unknown"),
+            since_s=_scaled(stored["since_ms"]) or 0.0,
+            round_trip_ms=_scaled(stored["round_trip_us"]),
+            behind_bytes=stored["behind_bytes"] or 0,
+            sent=stored["sent"] or 0,
+            sent_per_min=stored["sent_per_min"] or 0,
+            sent_ago_s=_scaled(stored["sent_ago_ms"]),
+            waiting_bytes=stored["waiting_bytes"] or 0,
+            received=stored["received"] or 0,
+            received_per_min=stored["received_per_min"] or 0,
+            received_ago_s=_scaled(stored["received_ago_ms"]),
+        )
+
+
+def _scaled(thousandths: int | None) -> float | None:
+    return None if thousandths is None else thousandths / 1000
+
+
+def _subscriptions(port: Port, slots: list[Slot]) -> Iterator[LiveSubscription]:
+    for slot in slots:
+        if not slot.granted:
             continue
         channel, id = slot.names()
         cursor = slot.cursor()

@@ -70,8 +70,30 @@ SLOT_PAGE_SIZE_BYTES = SLOTS_BYTES + SLOTS_A_PAGE * SLOT_BYTES
 
 # Slot, all written by the process
 SLOT_IN_USE, SLOT_PART, SLOT_PARTS, SLOT_FLAGS, SLOT_CHECK = range(5)  # the last: CRC-32 of the three and the names
-SLOT_ASKED, SLOT_GRANTED = 1, 2  # values of SLOT_IN_USE; 0 is free
+SLOT_ASKED, SLOT_GRANTED, SLOT_PEER = 1, 2, 3  # values of SLOT_IN_USE; 0 is free
 SLOT_CURSOR_BYTES = (32, 64)  # two copies of moves, offset, attempts, CRC-32; the valid one with more moves
 SLOT_COUNTERS = 24  # words: 64-bit values, three words each, in the order of SLOT_COUNTER_NAMES
 SLOT_COUNTER_NAMES = ("handled", "failed", "dead_lettered", "deferred", "damaged", "skipped_bytes")
 SLOT_NAMES_BYTES = 256  # u16 length of the channel, u16 length of the id, channel, id
+
+# A slot of a peer of hub or client: the names are the peer's and its address, and at SLOT_COUNTERS stand values in the
+# order of SLOT_PEER_VALUES, UNKNOWN where there is none. Ages are as of the last store, which is half a second ago.
+PEER_AWAY, PEER_CONNECTED, PEER_REFUSED = 1, 2, 3
+PEER_STATE_NAMES = {PEER_AWAY: "away", PEER_CONNECTED: "connected", PEER_REFUSED: "refused"}
+SLOT_PEER_VALUES = (
+    "state",
+    "since_ms",  # how long it is in this state
+    "round_trip_us",  # of the last batch: network, and the peer's disk
+    "behind_bytes",  # of its channels, not acknowledged by it
+    "sent",  # messages that it has acknowledged
+    "sent_per_min",
+    "sent_ago_ms",
+    "waiting_bytes",  # came from it, and are not committed yet
+    "received",  # messages that it has brought
+    "received_per_min",
+    "received_ago_ms",
+)
+UNKNOWN = 0xFFFF_FFFF_FFFF_FFFF
+# ROLE of a port
+ROLE_HUB, ROLE_CLIENT = 1, 2
+ROLE_NAMES = {ROLE_HUB: "hub", ROLE_CLIENT: "client"}

@@ -109,6 +109,11 @@ class Port:
         return int(self.words[layout.PID])
 
     @property
+    def role(self) -> int:
+        """One of `layout.ROLE_NAMES`, or 0."""
+        return int(self.words[layout.ROLE])
+
+    @property
     def ring_id(self) -> int:
         """The random 64-bit id by which journal frames name this ring."""
         return int(self.words[layout.RING_LO] | self.words[layout.RING_HI] << 32)

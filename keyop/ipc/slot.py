@@ -6,7 +6,7 @@ turn: a process killed in the middle of a store leaves the copy before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from struct import Struct
 from typing import NamedTuple
 from zlib import crc32
@@ -45,6 +45,13 @@ class Slot:
 
     def occupy(self, channel: bytes, id: bytes, flags: int, part: int = 0, parts: int = 1) -> None:
         """Write the names and mark the slot used. The cursor is zero until `cursor_writer` stores one."""
+        self._occupy(channel, id, flags, part, parts, layout.SLOT_ASKED)
+
+    def occupy_peer(self, name: bytes, address: bytes) -> None:
+        """Make it the place of a peer, whose state is not known yet."""
+        self._occupy(name[:255], address[:255], 0, 0, 1, layout.SLOT_PEER)
+
+    def _occupy(self, channel: bytes, id: bytes, flags: int, part: int, parts: int, state: int) -> None:
         base, words, word = self._base, self._words, self._word
         self._buffer[base : base + layout.SLOT_BYTES] = bytes(layout.SLOT_BYTES)
         at = base + layout.SLOT_NAMES_BYTES
@@ -54,7 +61,7 @@ class Slot:
         words[word + layout.SLOT_PARTS] = parts
         words[word + layout.SLOT_FLAGS] = flags
         words[word + layout.SLOT_CHECK] = self._check()
-        words[word + layout.SLOT_IN_USE] = layout.SLOT_ASKED
+        words[word + layout.SLOT_IN_USE] = state
 
     def _check(self) -> int:
         first = self._base + 4 * layout.SLOT_PART
@@ -70,6 +77,14 @@ class Slot:
     def vacate(self) -> None:
         """Mark the slot free."""
         self._words[self._word + layout.SLOT_IN_USE] = 0
+
+    def store_peer(self, values: Mapping[str, int | None]) -> None:
+        """Store how it stands with the peer, by the names of `layout.SLOT_PEER_VALUES`; None for what is not known."""
+        at = self._word + layout.SLOT_COUNTERS
+        for name in layout.SLOT_PEER_VALUES:
+            value = values[name]
+            store64(self._words, at, layout.UNKNOWN if value is None else value)
+            at += 3
 
     def cursor_writer(self) -> Callable[[int, int, int], None]:
         """``store(moves, offset, attempts)``, as quick as Python can: it runs once for each message."""
@@ -94,7 +109,17 @@ class Slot:
     @property
     def in_use(self) -> bool:
         """Whether a subscription stands here."""
-        return bool(self._words[self._word + layout.SLOT_IN_USE])
+        return self._words[self._word + layout.SLOT_IN_USE] in (layout.SLOT_ASKED, layout.SLOT_GRANTED)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing stands here."""
+        return not self._words[self._word + layout.SLOT_IN_USE]
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether a peer of hub or client stands here."""
+        return bool(self._words[self._word + layout.SLOT_IN_USE] == layout.SLOT_PEER)
 
     @property
     def sound(self) -> bool:
@@ -112,7 +137,7 @@ class Slot:
         return int(self._words[self._word + layout.SLOT_FLAGS])
 
     def names(self) -> tuple[bytes, bytes]:
-        """Channel and id."""
+        """Channel and id; of a peer its name and address."""
         at = self._base + layout.SLOT_NAMES_BYTES
         channel, id = _NAMES.unpack_from(self._buffer, at)
         at += _NAMES.size
@@ -133,3 +158,9 @@ class Slot:
         """The totals by name."""
         first = self._word + layout.SLOT_COUNTERS
         return {name: load64(self._words, first + 3 * i) or 0 for i, name in enumerate(layout.SLOT_COUNTER_NAMES)}
+
+    def peer(self) -> dict[str, int | None]:
+        """What was stored of a peer; None for what is not known."""
+        first = self._word + layout.SLOT_COUNTERS
+        values = {name: load64(self._words, first + 3 * i) for i, name in enumerate(layout.SLOT_PEER_VALUES)}
+        return {name: None if value == layout.UNKNOWN else value for name, value in values.items()}
