@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from keyop.ipc import lease, port
-from keyop.ipc.layout import COMMITTED, HEAD, MASK, POISONED, REPLIES_TAKEN, REPLIES_WRITTEN
+from keyop.ipc.layout import (
+    COMMITTED,
+    HEAD,
+    MASK,
+    MOST_SLOT_PAGES,
+    POISONED,
+    REPLIES_TAKEN,
+    REPLIES_WRITTEN,
+    SLOT_PAGES,
+    SLOTS_A_PAGE,
+)
 from keyop.ipc.names import DirectoryIdentity
 from keyop.ipc.port import Port, Reply
 from keyop.writer import attached as attached_module
@@ -149,3 +159,16 @@ def test_an_answer_can_be_seen_before_committed_says_that_it_counts(
     assert process.words[COMMITTED] == 40
     assert attached.take_over(80, [(80, 7, 0)])
     assert seen == [(1, 0), (2, 40)]
+
+
+def test_damaged_words_of_a_port_do_not_keep_a_writer(made: tuple[DirectoryIdentity, Port], tmp_path: Path) -> None:
+    """How many answers are untaken, and how many pages of slots there are: looked through one by one."""
+    identity, process = made
+    process.words[REPLIES_TAKEN] = 1 << 31
+    process.words[SLOT_PAGES] = 1 << 31
+    attached = attach(identity, tmp_path)
+    assert attached.port.slot_count() == (1 + MOST_SLOT_PAGES) * SLOTS_A_PAGE
+    process.words[COMMITTED] ^= 1 << 20
+    attached.restate()
+    assert process.words[COMMITTED] == attached.taken == 0
+    attached.port.close()

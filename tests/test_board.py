@@ -12,6 +12,8 @@ from keyop.ipc import board as board_module
 from keyop.ipc import layout, memory
 from keyop.ipc.board import Board, BoardFull, retire
 from keyop.ipc.names import DirectoryIdentity
+from keyop.writer.log import Log
+from keyop.writer.trouble import Trouble
 
 
 @pytest.fixture
@@ -143,3 +145,24 @@ def test_a_board_of_another_user_is_refused(identity: DirectoryIdentity) -> None
 def test_an_object_too_short_for_a_header_is_none(identity: DirectoryIdentity) -> None:
     memory.create(identity.board(), 100, identity.owner).close()
     assert Board.open(identity) is None
+
+
+def test_damaged_words_are_stored_again(identity: DirectoryIdentity) -> None:
+    """Nobody could attach to this writer any more, or publish, before it leaves."""
+    board = Board.create(identity, channels=1, sync_interval_ms=200)
+    trouble = Trouble(board, Log(sink=lambda _line: None))
+    trouble.open()
+    trouble.set("journal", 5)
+    sound = list(board.words[: layout.STALL_ERRNO + 1])
+    for index in range(len(sound)):
+        if index == layout.WRITER_ASLEEP:
+            continue  # stored with each sleep
+        board.words[index] ^= 1 << index
+        board.restate()
+        trouble.restate()
+        assert list(board.words[: layout.STALL_ERRNO + 1]) == sound, index
+    trouble.close(layout.CLOSING)
+    board.words[layout.STATE] = layout.OPEN
+    trouble.restate()
+    assert board.state == layout.CLOSING
+    board.close()

@@ -15,6 +15,18 @@ _FIRST = layout.BOARD_HEADER_BYTES // 4
 _COUNTER_AT = {name: layout.BOARD_COUNTERS + 3 * number for number, name in enumerate(layout.COUNTERS)}
 _LEAST_SLOTS = 16_384
 _SHM = Path("/dev/shm")
+_CONSTANT = (
+    layout.MAGIC,
+    layout.VERSION,
+    layout.PLATFORM,
+    layout.SIZE,
+    layout.DIRECTORY_LO,
+    layout.DIRECTORY_HI,
+    layout.PID,
+    layout.INCARNATION,
+    layout.SYNC_INTERVAL_MS,
+    layout.TABLE_SLOTS,
+)
 
 
 class BoardFull(Exception):
@@ -29,7 +41,7 @@ def channel_hash(channel: bytes) -> tuple[int, int]:
 class Board:
     """A mapped board, on either side."""
 
-    __slots__ = ("_mask", "_used", "memory", "words")
+    __slots__ = ("_constant", "_mask", "_used", "memory", "words")
 
     def __init__(self, shared: Memory) -> None:
         self.memory = shared
@@ -37,9 +49,10 @@ class Board:
         self._mask = int(shared.words[layout.TABLE_SLOTS]) - 1
         # The writer's count of its channels.
         self._used = 0
+        self._constant: list[tuple[int, int]] = []
 
     @classmethod
-    def create(cls, identity: DirectoryIdentity, channels: int) -> Board:
+    def create(cls, identity: DirectoryIdentity, channels: int, sync_interval_ms: int = 0) -> Board:
         """The writer's side: a new board with room for ``channels`` and a good many more. State STARTING.
 
         A board that is there already is marked GONE first, so that who has it mapped looks for this one.
@@ -52,9 +65,22 @@ class Board:
         shared = memory.create(identity.board(), size, identity.owner)
         shared.words[layout.TABLE_SLOTS] = slots
         shared.words[layout.INCARNATION] = int.from_bytes(os.urandom(4), "little") | 1
+        shared.words[layout.SYNC_INTERVAL_MS] = sync_interval_ms
         shared.words[layout.STATE] = layout.STARTING
         shared.stamp(layout.BOARD_MAGIC, identity.id)
-        return cls(shared)
+        board = cls(shared)
+        board._constant = [(index, shared.words[index]) for index in _CONSTANT]
+        return board
+
+    def restate(self) -> None:
+        """The writer's side, now and then: what never changes, whatever memory has made of it.
+
+        Nobody else writes there, and a damaged word would keep everybody out until this writer leaves.
+        """
+        words = self.words
+        for index, value in self._constant:
+            if words[index] != value:
+                words[index] = value
 
     @classmethod
     def open(cls, identity: DirectoryIdentity) -> Board | None:

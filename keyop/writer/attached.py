@@ -130,6 +130,13 @@ class AttachedPort:
             _fence()
         self.words[COMMITTED] = self.taken
 
+    def restate(self) -> None:
+        """Between two rounds: COMMITTED again. Who waits for a damaged one would wait for ever."""
+        if self.words[COMMITTED] != self.taken:
+            self.words[COMMITTED] = self.taken
+            if not self.dead:
+                self.port.commit.post()
+
     def suspect(self) -> bool:
         """Note that the next record cannot be read; whether it has been so for too long and the ring is closed."""
         now = time.monotonic()

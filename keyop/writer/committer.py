@@ -374,11 +374,11 @@ class Committer:
         disk.step("settled")
         self._fence()
         for port in this.ports:
-            if port.words[COMMIT_ASLEEP]:
+            if port.words[COMMIT_ASLEEP] and not port.dead:
                 port.port.commit.post()
         for log in this.logs:
             for follower in log.followers:
-                if follower.words[DATA_ASLEEP]:
+                if follower.words[DATA_ASLEEP] and not follower.dead:
                     follower.port.data.post()
         self._count(this)
 
@@ -396,6 +396,7 @@ class Committer:
     # ---- twice a second
 
     def _tick(self) -> None:
+        self._restate()
         self._welcome(self.census.revisit())
         self.census.find_dead()
         moved = self.cursors.moved()
@@ -404,6 +405,13 @@ class Committer:
         self._finish_checkpoints()
         self.board.set_counter("duplicates", self._round.duplicates)
         self.board.set_counter("audit_dropped", self.audit.dropped)
+
+    def _restate(self) -> None:
+        """Store again what is waited for in shared memory, and would never change again if it were damaged."""
+        self.board.restate()
+        self.trouble.restate()
+        for port in self.census.ports:
+            port.restate()
 
     def _file_offsets(self) -> None:
         trouble = self.cursors.file()

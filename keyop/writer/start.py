@@ -49,8 +49,8 @@ def bring_up(
 
     A recovery needs room, too: while there is none it is begun again and again, with the state STARTING.
     """
-    board = Board.create(identity, channels=len(os.listdir(directory.channels)))
-    board.words[layout.SYNC_INTERVAL_MS] = max(0, options.sync_interval_ms)
+    channel_count = len(os.listdir(directory.channels))
+    board = Board.create(identity, channel_count, max(0, options.sync_interval_ms))
     board.words[layout.AT_REST] = 1
     wake = _semaphore(identity)
     recovered = _until_it_works(lambda: recover(directory), board, patience)

@@ -20,17 +20,32 @@ class Trouble:
         self._board = board
         self._log = log
         self._sources: dict[str, int] = {}
+        # STARTING, CLOSING or GONE; 0 while it is open.
+        self._closed = layout.STARTING
         self._lock = threading.Lock()
 
     def open(self) -> None:
         """Say OPEN, or STALLED if there is trouble."""
-        with self._lock:
-            self._board.words[layout.STATE] = layout.STALLED if self._sources else layout.OPEN
+        self._say(0)
 
     def close(self, state: int) -> None:
         """Say CLOSING or GONE."""
+        self._say(state)
+
+    def _say(self, closed: int) -> None:
         with self._lock:
-            self._board.words[layout.STATE] = state
+            self._closed = closed
+            self._store()
+
+    def _store(self) -> None:
+        words = self._board.words
+        words[layout.STALL_ERRNO] = next(iter(self._sources.values()), 0)
+        words[layout.STATE] = self._closed or (layout.STALLED if self._sources else layout.OPEN)
+
+    def restate(self) -> None:
+        """Say it again, now and then: a damaged state would have everybody wait for a writer that is there."""
+        with self._lock:
+            self._store()
 
     def set(self, source: str, errno: int) -> None:
         """Note that a source is in trouble, or (errno 0) is well again."""
@@ -47,7 +62,4 @@ class Trouble:
         else:
             self._sources.pop(source, None)
             self._log.info("recovered", what=source)
-        words = self._board.words
-        words[layout.STALL_ERRNO] = next(iter(self._sources.values()), 0)
-        if words[layout.STATE] in (layout.OPEN, layout.STALLED):
-            words[layout.STATE] = layout.STALLED if self._sources else layout.OPEN
+        self._store()
