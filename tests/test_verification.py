@@ -204,3 +204,20 @@ def test_what_subscribers_are_behind(channel: Channel) -> None:
     assert 0 <= ages["first"] < 60
     (report,) = survey.channels(DataDirectory(channel.data_dir), count=True)
     assert (report.channel, report.segments, report.bytes, report.end_offset, report.records) == ("c", 2, end, end, 3)
+
+
+def test_lines_that_nobody_writes_so_are_notes(channel: Channel) -> None:
+    """A flipped bit may leave a line that can be read: as in Go, it is delivered."""
+    whole = channel.line(1)
+    damaged = (
+        whole.replace(b'"payload_type"', b'"payload_typd"'),
+        whole.replace(b'"id":"0', b'"id":"p'),
+        whole.replace(b'Z","channel"', b'X","channel"'),
+        whole.replace(b'"payload":', b'"paylobd":'),
+        whole.replace(b'"origin":"', b'"origin":"\xe1'),
+    )
+    assert all(len(line) <= len(whole) + 1 and line != whole for line in damaged)
+    offsets = [channel.append(line) - len(line) for line in (whole, *damaged)]
+    found = verify(channel.data_dir)
+    assert found.problems == []
+    assert [(note.kind, note.offset) for note in found.notes] == [("odd", offset) for offset in offsets[1:]]

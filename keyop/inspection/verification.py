@@ -16,6 +16,7 @@ from typing import Literal
 
 from keyop.errors import NameRuleError
 from keyop.inspection import presence
+from keyop.inspection.oddities import oddity
 from keyop.messages.envelope import BadLine, Envelope, Fault, decode_line_raw
 from keyop.names import check_channel, check_subscriber_id
 from keyop.protocol import entry
@@ -183,13 +184,17 @@ class _Verifier:
     def _check_segment(self, segment: Segment, channel: str, strangers: Counter[str]) -> None:
         self._result.segments += 1
         name = channel.encode()
-        bad = 0
+        bad = odd = 0
         for offset, line, length in self._lines(segment):
             self._result.records += 1
             found = decode_line_raw(line) if line is not None else None
             if isinstance(found, Envelope):
                 if found.channel.encode() != name:
                     strangers[found.channel] += 1
+                assert line is not None
+                if odd < _LINES_NAMED and (text := oddity(line)):
+                    odd += 1
+                    self._note("odd", segment.path, f"{text}; it is delivered", offset)
             elif isinstance(found, BadLine) and found.fault is Fault.OTHER_VERSION:
                 self._note("version", segment.path, f"{found.reason}; subscribers pass over it", offset)
             else:
