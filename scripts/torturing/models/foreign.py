@@ -23,7 +23,8 @@ def append(world: World, *, may_roll: bool) -> None:
     segments = segments_of(directory)
     if directory is None or not segments:
         return
-    if len(segments) > 1 and segments[-2][0] + len(segments[-2][1]) != segments[-1][0]:
+    before = segments[-2][0] + len(segments[-2][1]) if len(segments) > 1 else segments[-1][0]
+    if before > segments[-1][0] or (before < segments[-1][0] and any(port.slot for port in world.ports)):
         return
     start, file = segments[-1]
     chance = world.chance

@@ -43,7 +43,7 @@ _FEATURES = {
     "compaction": {"compaction": True, "rolling": True, "cursors": True, "exactly_once": True},
     "damage": {"damage": True, "atomic": True, "rolling": True},
     "failing": {"failing": True, "atomic": True, "exactly_once": True},
-    "everything": {
+    "together": {
         "atomic": True,
         "cursors": True,
         "exactly_once": True,
@@ -51,7 +51,6 @@ _FEATURES = {
         "foreign": True,
         "rolling": True,
         "compaction": True,
-        "failing": True,
     },
 }
 

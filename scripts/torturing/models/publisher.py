@@ -41,7 +41,7 @@ class Publisher:
         world = self._world
         if world.calm or len(self._sent) >= _OUTSTANDING or not self.port.has_room or world.chance.random() < 0.4:
             return
-        if world.chance.random() < 0.03:
+        if world.chance.random() < 0.06:
             self._sent.append((self.port.put(ASKING), ASKING))
             world.say("{} asks for a checkpoint", self.name)
         else:

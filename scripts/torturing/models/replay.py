@@ -64,7 +64,7 @@ class ChannelReplay:
 
     def _place(self, cells: Sequence[Cell], offset: int, starts_segment: bool) -> None:
         world = self._world
-        start, file = (starts_segment and self._overrun(offset, cells)) or self._segment_for(offset, starts_segment)
+        start, file = self._segment_for(offset, starts_segment)
         self._touched[file] = None
         at = offset - start
         if not world.rules.exact_places:
@@ -122,14 +122,6 @@ class ChannelReplay:
 
     # ---- where
 
-    def _overrun(self, offset: int, cells: Sequence[Cell]) -> tuple[int, File] | None:
-        """The segment before, if another program's lines stand in it where this one is to begin."""
-        before = next((segment for segment in reversed(segments_of(self._directory)) if segment[0] < offset), None)
-        if before is None or not self._world.rules.foreign_before_roll_found:
-            return None
-        foreign = self._foreign_run(before[1], offset - before[0], len(cells))
-        return before if foreign is not None and before[0] + foreign[0] == offset else None
-
     def _segment_for(self, offset: int, starts_segment: bool) -> tuple[int, File]:
         segments = segments_of(self._directory)
         if starts_segment and all(start != offset for start, _file in segments):
@@ -174,7 +166,7 @@ class ChannelReplay:
     def _is_foreign(self, line: Sequence[Cell]) -> bool:
         """It begins and ends like an envelope, without a hole, and is not one of ours."""
         first, last = line[0], line[-1]
-        if first is None or last is None or first[1] != 0 or any(cell is None for cell in line):
+        if first is None or last is None or first[1] != 0 or None in line:
             return False
         written = last[0]
         assert type(written) is Line

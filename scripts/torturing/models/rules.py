@@ -76,13 +76,9 @@ class Rules:
     behind_first_run: bool = _rule(
         "They follow behind the first run of foreign lines, not at the end.", seen_in="strict foreign"
     )
-    foreign_before_roll_found: bool = _rule(
-        "Before a line that begins a segment recovery looks at the end of the one before.",
-        seen_in="strict everything",
-    )
     planned_segments_dropped: bool = _rule(
         "Empty segments that were made behind them are removed, as they would lie across what follows.",
-        seen_in="strict everything",
+        seen_in="strict together",
     )
     conflict_moves_cursors_back: bool = _rule(
         "Cursors beyond another program's lines move back to them.", seen_in="strict foreign"
@@ -91,9 +87,8 @@ class Rules:
     empty_segments_dropped: bool = _rule(
         "Segments that were made for a commit which a crash prevented are removed.", seen_in="strict rolling"
     )
-    offsets_capped: bool = _rule("No offset stays beyond the end of a channel that the journal names.", seen_in="periodic cursors")
-    offsets_capped_at_open: bool = _rule(
-        "Who opens a channel moves back what is beyond its end, in the frame of what comes next.",
+    offsets_capped: bool = _rule(
+        "No offset stays beyond the end of its channel: recovery looks, and who opens a channel.",
         seen_in="periodic cursors",
     )
     most_moves_win: bool = _rule(
@@ -101,13 +96,18 @@ class Rules:
     )
     slots_adopted: bool = _rule("A writer that starts takes up the slots that outlived the last one.", seen_in="strict cursors")
 
+    second_look_takes_all: bool = _rule(
+        "It looks first at granted slots, then at all: one may be granted between the two looks.",
+        seen_in="strict exactly-once",
+    )
+
     # ---- the writer
     size_looked_at: bool = _rule(
         "The writer looks at a segment's length before it appends, and leaves if it is another.",
         seen_in="strict foreign",
     )
     left_segment_looked_at: bool = _rule(
-        "When the writer rolls it looks once more at the segment that it leaves.", seen_in="strict everything"
+        "When the writer rolls it looks once more at the segment that it leaves.", seen_in="strict foreign"
     )
     names_in_turn: bool = _rule(
         "A segment's name is on the device before that of a later one is made.", seen_in="strict rolling"

@@ -137,10 +137,13 @@ class Subscriptions:
 
     def adopt(self, port: Port, *, granted: bool) -> None:
         """At a start: take up what a port that outlived the last writer holds."""
+        rules = self._world.rules
         slot = port.slot
-        if slot is None or slot.granted != granted or not self._world.rules.slots_adopted:
+        if slot is None or not rules.slots_adopted:
             return
-        if slot.is_leaving and port.committed == port.head and self._world.rules.leaving_slot_holds_nothing:
+        if slot.granted != granted and (granted or not rules.second_look_takes_all):
+            return
+        if slot.is_leaving and port.committed == port.head and rules.leaving_slot_holds_nothing:
             return  # what says so is committed, or still to come, with the slot's last word
         cursor = self._cursors.by_key.get(slot.key) or self._cursors.load(slot.key)
         if cursor is None or cursor.holder is not None:

@@ -11,6 +11,7 @@ from torturing.models import foreign
 from torturing.models.chain import Chain
 from torturing.models.channel import ForeignWriteError
 from torturing.models.checker import Checker
+from torturing.models.danger import Danger
 from torturing.models.data import DataDirectory
 from torturing.models.disk import File, SyncFailedError
 from torturing.models.journal import NAMES, JournalContents
@@ -27,9 +28,6 @@ LIVES = 4
 ROUNDS_A_LIFE = 25
 # How many rounds the end may take before it counts as hanging.
 _PATIENCE = 300
-# How likely a death is at each step; one of these for each life.
-_DEATH_RATES = (0.0, 0.004, 0.015, 0.05)
-_DEATH_RATES_OF_RECOVERY = (0.0, 0.0, 0.03, 0.1)
 
 
 class Died(Exception):  # noqa: N818 - nobody is at fault
@@ -81,7 +79,9 @@ class World:
         self._leaving: list[Process] = []
         self._away: dict[str, int] = {}
         self._jobs: dict[str, Iterator[None]] = {}
-        self._death_rate = 0.0
+        self._danger = Danger(self.chance, recovering=True)
+        # Of attached processes, at each of their acts.
+        self._mortality = self.chance.choice((0.02, 0.05, 0.15))
         self._busy = False
         self._lives = 0
         self._numbers = 0
@@ -97,12 +97,11 @@ class World:
         """A place where the writer may die, and, unless ``alone``, where others may do something. Raises `Died`."""
         if self.calm:
             return
-        draw = self.chance.random()
-        if draw < self._death_rate:
-            by_power = draw < 0.4 * self._death_rate
-            self.say("*** {} at: {}", "the power goes" if by_power else "the writer is killed", name)
-            raise Died(by_power)
-        if not alone and not self._busy and draw > 0.7:
+        death = self._danger.death(name, self.chance)
+        if death:
+            self.say("*** {} at: {}", "the power goes" if death == "power" else "the writer is killed", name)
+            raise Died(death == "power")
+        if not alone and not self._busy and self.chance.random() < 0.3:
             self._let_others_act()
 
     def sync(self, file: File, up_to: int | None = None, *, forget: bool = False) -> None:
@@ -133,7 +132,7 @@ class World:
 
     def process_dies(self, process: Process) -> bool:
         """A place where an attached process may be killed; whether it was."""
-        if self.calm or self.chance.random() >= 0.04:
+        if self.calm or self.chance.random() >= self._mortality:
             return False
         self.say("*** {} is killed", process.name)
         self.ledger.note_killed(process.port)
@@ -173,7 +172,7 @@ class World:
         """While nobody holds the subscription a command may move its cursor; whether one is under way."""
         if "command" in self._processes:
             return True
-        if self.calm or not self.writer_is_up or self.chance.random() < 0.7:
+        if self.calm or not self.writer_is_up or self.chance.random() < 0.5:
             return False
         offset = self.chance.choice(self._checker.offsets(INPUT) or [0])
         self._processes["command"] = Commander(self, (INPUT, "plain"), offset)
@@ -194,7 +193,7 @@ class World:
             draw = self.chance.random()
             if draw < 0.6:
                 self._one_acts()
-            elif draw < 0.96 or not self.mode.foreign:
+            elif draw < 0.94 or not self.mode.foreign:
                 self._advance_jobs()
             elif self.writer_is_up:
                 foreign.append(self, may_roll=True)
@@ -216,7 +215,7 @@ class World:
 
     def start_flush(self) -> None:
         """In periodic mode: frames were written that have to be synced soon."""
-        self.start("timer", iter([None] * self.chance.randint(1, 20)))
+        self.start("timer", iter([None] * self.chance.choice((1, 3, 12))))
 
     def finish_flush(self) -> None:
         """One sync of the journal at a time."""
@@ -260,14 +259,14 @@ class World:
 
     def _live(self) -> bool:
         """Commit until the writer dies or stops; whether that was the power."""
-        self._death_rate = self.chance.choice(_DEATH_RATES)
+        self._danger = Danger(self.chance, recovering=False)
         try:
-            for _ in range(self.chance.randint(3, ROUNDS_A_LIFE)):
+            for _ in range(self.chance.randint(3, ROUNDS_A_LIFE * (2 if self.mode.compaction else 1))):
                 self._populate()
-                for _ in range(self.chance.randint(0, 4)):
+                for _ in range(self.chance.randint(0, 8 if self.mode.compaction else 4)):
                     self._one_acts()
                 self.writer.commit_round(tick=self.chance.random() < 0.3)
-                if self.mode.compaction and self.chance.random() < 0.15:
+                if self.mode.compaction and self.chance.random() < 0.4:
                     self.writer.begin_retention()
                 if self._jobs and self.chance.random() < 0.3:
                     self._advance_jobs()
@@ -290,7 +289,7 @@ class World:
 
     def _begin(self, by_power: bool) -> None:
         """Recover until it is done; the recovery may itself be killed, or the power go again."""
-        self._death_rate = self.chance.choice(_DEATH_RATES_OF_RECOVERY)
+        self._danger = Danger(self.chance, recovering=True)
         power_went = by_power
         for tries in count():
             try:
@@ -319,7 +318,7 @@ class World:
         self.disk.lose_power(self.chance)
         self.ports.clear()
         for role in self._processes:
-            self._away[role] = self.chance.choice((0, 0, 3, 15)) if role in ("plain", "chain") else 0
+            self._away[role] = self.chance.choice((0, 3, 15)) if role in ("plain", "chain") else 0
         self._processes.clear()
         self._leaving.clear()
         self.ledger.note_power_cut()

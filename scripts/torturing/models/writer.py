@@ -63,13 +63,14 @@ class Writer:
             self._unsynced_directories.update(dict.fromkeys(made))
             self._channels[name] = channel
             self._cap_offsets(channel)
+            self._world.step("channel.opened")
         return channel
 
     def _cap_offsets(self, channel: Channel) -> None:
         """An offset beyond the end would pass over what comes next: it moves back in the frame of that."""
         for id, offset in list_offsets(self._world, channel.name).items():
             key = (channel.name, id)
-            if offset > channel.end and key not in self.cursors.by_key and self._world.rules.offsets_capped_at_open:
+            if offset > channel.end and key not in self.cursors.by_key and self._world.rules.offsets_capped:
                 self._moved.append(self.cursors.add(key, channel.end))
                 self._world.say("the cursor of {} moves from {} to {}", id, offset, channel.end)
                 self._world.ledger.note_moved_back(conflict=False)
@@ -117,6 +118,7 @@ class Writer:
             self.ports.remove(port)
             world.ports.remove(port)
             self.subscriptions.let_go(port)
+            world.step("swept")
             world.say("the port of {} is swept", port.owner)
         return True
 

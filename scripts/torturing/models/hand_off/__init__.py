@@ -23,7 +23,7 @@ _KINDS = {"lost": "lost", "doubled": "doubled", "a second time": "doubled", "two
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("--deep", action="store_true", help="the larger scenes, too: some minutes and 4 GiB")
+    parser.add_argument("--deep", action="store_true", help="the larger scenes, too: two minutes and 4 GiB")
     parser.add_argument(
         "--show", metavar="RULE", choices=sorted(CONTROLS), help="what goes wrong without a rule, step by step"
     )
@@ -48,10 +48,11 @@ def show(rule: str) -> str:
 def run(arguments: argparse.Namespace) -> Report:
     """Explore all scenes, and one scene without each rule."""
     report = Report("models hand-off")
-    if arguments.show:
+    if getattr(arguments, "show", None):
         report.notes.append(show(arguments.show))
         return report.finish()
-    scenes = {**SCENES, **(DEEP if arguments.deep else {})}
+    deep, kept = getattr(arguments, "deep", False), getattr(arguments, "keep", None)
+    scenes = {**SCENES, **(DEEP if deep else {})}
     progress = Progress(report.attack, len(scenes) + len(CONTROLS))
     waits: set[str] = set()
     for name in scenes:
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> Report:
         if outcome.broken:
             report.add(
                 [Violation(_kind(outcome.broken), f"{name}: {outcome.broken}")],
-                kept=_keep(arguments.keep, name, outcome),
+                kept=_keep(kept, name, outcome),
             )
     for rule, (_place, wrong) in CONTROLS.items():
         progress.at(report.runs, f"without {rule}")
@@ -72,9 +73,9 @@ def run(arguments: argparse.Namespace) -> Report:
             report.counts["rules needed"] += 1
         else:
             text = f"without {rule} it should be that {wrong!r}, and it is {outcome.broken or 'all right'!r}"
-            report.add([Violation("control", text)], kept=_keep(arguments.keep, rule, outcome))
+            report.add([Violation("control", text)], kept=_keep(kept, rule, outcome))
     report.notes += [f"half a second at most is waited for: {what}" for what in sorted(waits - {""})]
-    for name in KNOWN if arguments.deep else ():
+    for name in KNOWN if deep else ():
         outcome = play(name)
         _count(report, outcome)
         report.notes.append(f"known: {name}: {outcome.broken or 'it no longer goes wrong'}")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from keyop.ipc.layout import CLOSING, OPEN
 from torturing.models.hand_off.explore import Actor, Broken, Names, Next, World, point
 from torturing.models.hand_off.world import Processor, Shared
-
-from keyop.ipc.layout import CLOSING, OPEN
 
 # Between these a thread is in `Gate.wait`.
 _AT_GATE = ("say_asleep", "fence_of_wait", "look_again", "sleep", "clear_flag")

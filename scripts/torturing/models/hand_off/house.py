@@ -119,6 +119,8 @@ class House:
         if writer is None:
             return "a writer: there is none, and a tick starts one"
         if not process.reads and not process.owes(state):
+            if state[process.port] >= shared.count and shared.rules.move_posts_old:
+                return "what the journal said of a ring that was made anew"
             raise Broken(f"a wake-up is lost: what {process.name} waits for is committed, and it sleeps until a tick")
         if state[process.board] != state[writer.board]:
             return "a process that still looks at the board of the writer before"

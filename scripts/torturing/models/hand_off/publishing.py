@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from keyop.ipc.layout import CLOSING, OPEN
 from torturing.models.hand_off.attaching import Attaching, Process
 from torturing.models.hand_off.explore import Broken, Names, Next, World, point
-
-from keyop.ipc.layout import CLOSING, OPEN
 
 _BEGINS_AT = {"a": "make_port", "s": "look_at_state", "c": "look_at_state", "w": "look", "r": "note_end", "l": "close"}
 

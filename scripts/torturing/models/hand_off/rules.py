@@ -67,6 +67,8 @@ class Rules:
 
     emptied_noticed: bool = True
     """A writer that finds the name of its board gone leaves."""
+    emptied_noticed_in_recovery: bool = True
+    """So does one that recovers, before it frees the journal: the next one finds the ports, made anew."""
     move_posts_old: bool = True
     """Who makes its port anew posts the old semaphore, for its own thread that sleeps on it."""
     left_port_stays_gone: bool = True

@@ -67,6 +67,7 @@ SCENES: dict[str, Place] = {
     "shared memory is emptied": Scene(("s",), emptied=1, free_ticks=True, tokens=1),
     "shared memory is emptied as the writer leaves": Scene(("sw",), emptied=1, leaves=1),
     "shared memory is emptied as one attaches": Scene(("s", "as"), emptied=1),
+    "shared memory is emptied, and a writer dies": Scene(("sw",), emptied=1, writer_kills=1),
     "threads at a gate": Threads(),
     "stores in any order": Stores(messages=4, places=2),
 }
@@ -77,6 +78,7 @@ DEEP: dict[str, Place] = {
     "three publishers": Scene(("sw", "s", "s"), ticks=False, tokens=1),
     "three stores under way": Scene(("sw", "sw"), ticks=False, buffers=3),
     "a writer dies twice under two publishers": Scene(("s", "sw"), writer_kills=2, tokens=1),
+    "a writer dies under two publishers with two messages": Scene(("sws", "sw"), writer_kills=1, tokens=1),
     "all may die": Scene(("sw", "sw"), writer_kills=1, publisher_kills=1),
     "a writer dies under a burst, ticks at any moment": Scene(("ssw",), writer_kills=1, free_ticks=True, tokens=1),
     "a writer leaves under a burst, ticks at any moment": Scene(("ssw",), leaves=1, free_ticks=True, tokens=1),
@@ -93,14 +95,14 @@ DEEP: dict[str, Place] = {
     "threads at a gate, one gives up": Threads(deadlines=1),
     "a longer ring, stores in any order": Stores(messages=7, places=3),
 }
-"""The same with more of everything: minutes, by hand."""
+"""The same with more of everything: two minutes, by hand."""
 
 KNOWN: dict[str, Place] = {
-    "shared memory is emptied while a recovery runs": Scene(("sw",), emptied=1, writer_kills=1),
+    "shared memory is emptied, and two writers die": Scene(("sw",), emptied=1, writer_kills=2),
 }
-"""What is known to go wrong, so that it is not found again. The writer is killed between its frame and COMMITTED, and
-/dev/shm is emptied while the next one recovers: that one frees the journal and cannot tell a ring whose name is gone.
-The process makes its port anew, with the old COMMITTED: the message is taken twice."""
+"""What is known to go wrong, so that it is not found again. A writer is killed between its frame and COMMITTED, and
+/dev/shm is emptied. The next one recovers before the process has made its port anew; it keeps in mind what the ring is
+to be told, and is killed before its next tick, half a second later. The message is taken twice."""
 
 CONTROLS: dict[str, tuple[Place, str]] = {
     "only_sleeper_clears": (Scene(("s", "sw"), publisher_kills=1, ticks=False), "a wake-up is lost"),
@@ -128,6 +130,7 @@ CONTROLS: dict[str, tuple[Place, str]] = {
     "leases_after_closing": (Scene(("as",), idles=1), "leaves unseen"),
     "gone_before_unlock": (Scene(("as",), leaves=1, writers=2), "two writers"),
     "emptied_noticed": (Scene(("as",), emptied=1), "waits for ever"),
+    "emptied_noticed_in_recovery": (Scene(("sw",), emptied=1, writer_kills=1), "doubled"),
     "move_posts_old": (Scene(("sw",), emptied=1, leaves=1), "a wake-up is lost"),
     "left_port_stays_gone": (Scene(("awl",), leaves=1, free_ticks=True), "nobody will remove"),
     "copied_without_writer": (Scene(("s",), emptied=1, free_ticks=True, tokens=1), "doubled"),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from keyop.ipc.layout import GONE, OPEN, STARTING
 from torturing.models.hand_off.explore import Actor, Broken, Names, Next, World, point
 from torturing.models.hand_off.writer import Writer
-
-from keyop.ipc.layout import GONE, OPEN, STARTING
 
 
 class Starting(Actor):
@@ -99,7 +98,16 @@ class Starting(Actor):
     def adopt(self, w: World) -> Next:
         """adopts the ports whose lease stands, and tells each ring up to where the journal has it"""
         self.process.adopt(w)
-        return "free_journal" if self.rules.ring_told_before_freed else "say_open"
+        return "look_at_name" if self.rules.ring_told_before_freed else "say_open"
+
+    @point
+    def look_at_name(self, w: World) -> Next:
+        """looks whether its board's name is still there"""
+        if w[self.shared.board] or not self.rules.emptied_noticed_in_recovery:
+            return "free_journal"
+        w[self.shared.semaphore] = 0
+        self.process.end(w)  # the journal is as it was
+        return "ended"
 
     @point
     def free_journal(self, w: World) -> Next:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from keyop.ipc.layout import STATE_NAMES
 from torturing.models.hand_off.explore import Names, World
 from torturing.models.hand_off.rules import Rules
-
-from keyop.ipc.layout import STATE_NAMES
 
 _STATES = ["none", *STATE_NAMES.values()]
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from keyop.ipc.layout import CLOSING, GONE, OPEN
 from torturing.models.hand_off.explore import Actor, Broken, Names, Next, State, World, point
 from torturing.models.hand_off.world import Processor, Shared
-
-from keyop.ipc.layout import CLOSING, GONE, OPEN
 
 
 class Writer:
