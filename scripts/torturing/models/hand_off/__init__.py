@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> Report:
         else:
             text = f"without {rule} it should be that {wrong!r}, and it is {outcome.broken or 'all right'!r}"
             report.add([Violation("control", text)], kept=_keep(kept, rule, outcome))
-    report.notes += [f"half a second at most is waited for: {what}" for what in sorted(waits - {""})]
+    report.notes += [f"waits for a tick, at most half a second: {what}" for what in sorted(waits - {""})]
     for name in KNOWN if deep else ():
         outcome = play(name)
         _count(report, outcome)

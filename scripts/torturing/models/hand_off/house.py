@@ -105,7 +105,7 @@ class House:
             elif thread.stands_at(state, "sleep") or (thread.stands_at(state, "done") and process.owes(state)):
                 reasons.add(self._why(state, process))
             elif thread.stands_at(state, "look_later"):
-                reasons.add("an attaching process that finds no open writer yet")
+                reasons.add("who attaches and finds no open writer")
         return "; ".join(sorted(reasons - {""}))
 
     def _why(self, state: State, process: Process) -> str:
@@ -117,15 +117,15 @@ class House:
             (writer for writer in self.writers if state[shared.lock] == writer.mine and writer.lives(state)), None
         )
         if writer is None:
-            return "a writer: there is none, and a tick starts one"
+            return "who waits while no writer lives"
         if not process.reads and not process.owes(state):
             if state[process.port] >= shared.count and shared.rules.move_posts_old:
-                return "what the journal said of a ring that was made anew"
+                return "whose ring was made anew, of what the journal said of it"
             raise Broken(f"a wake-up is lost: what {process.name} waits for is committed, and it sleeps until a tick")
         if state[process.board] != state[writer.board]:
-            return "a process that still looks at the board of the writer before"
+            return "who still looks at the board of the writer before"
         if state[writer.adopted[process.number]] != state[process.port] + 1 and self.scene.emptied:
-            return "a writer that cannot know a port, because shared memory was emptied"
+            return "whose port the writer cannot know, because shared memory was emptied"
         raise Broken(f"a wake-up is lost: {process.name} sleeps, its writer lives, and nobody will post before a tick")
 
 
