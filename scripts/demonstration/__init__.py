@@ -1,9 +1,12 @@
-"""``./scripts/demo``: one process publishes what this host's sensors say, two others handle it, one of them badly.
+"""``./scripts/demo``: two hosts on one machine. What ``host1`` measures is handled on ``host2``, and alerts come back.
 
-``__main__`` starts them and shows what happens, ``publish`` and ``work`` are what they run, ``sensors`` reads /proc and
-/sys, ``crew`` is a child process and its lines, ``account`` compares what was published with what became of it.
+``__main__`` makes the place and tidies up, ``story`` is what happens there in order, ``hosts`` makes certificates and
+configurations, ``cable`` is the connection that is cut, ``keeper`` runs a command of keyop as long as the demonstration
+lives, ``crew`` is a child process and its lines, ``publish`` and ``work`` are what two of them run, ``sensors`` reads
+/proc and /sys, ``account`` compares what was published with what became of it, ``comparison`` both directories.
 """
 
-CHANNEL = "readings"
-READING_TYPE = "demo.reading.v1"
-STEADY, SHAKY = "display", "siren"
+READINGS, READING_TYPE = "readings", "demo.reading.v1"
+ALERTS, ALERT_TYPE = "alerts", "demo.alert.v1"
+STEADY, SHAKY, ALARM = "display", "siren", "alarm"
+"""The workers on host2, and who hears the alerts on host1."""
