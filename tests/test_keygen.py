@@ -350,7 +350,12 @@ def test_warnings(keygen: Keygen) -> None:
     said = keygen(*_INSTANCE, "garage").stderr
     assert "ca.key: every user of this host can get at this key (mode 0644)" in said
     assert "ca.crt: the CA expires before that, at 2" in said
-    keygen(*_INSTANCE, "kitchen", "--days", "9")
+    assert "expires before" not in keygen(*_INSTANCE, "kitchen", "--days", "9").stderr
+
+
+def test_a_ca_of_the_same_day_is_no_reason_to_warn(keygen: Keygen) -> None:
+    Pki(keygen.directory, now=datetime.now(UTC) - timedelta(hours=2))
+    assert keygen(*_INSTANCE, "garage").stderr == "keyop: wrote garage.crt and garage.key\n"
 
 
 # ---- inspect

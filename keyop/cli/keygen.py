@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ _days = click.option(
 )
 _force = click.option("--force", is_flag=True, help="Replace files that are there.")
 _file = click.Path(dir_okay=False, path_type=Path)
+_SAME_DAY = timedelta(days=1)
 
 
 @click.group("keygen")
@@ -110,7 +112,8 @@ def instance(
     _warn(pem.open_to_others(str(ca_key)))
     pair = authority.issue(name, sans, role, days)
     _put(pair, out_cert, out_key, force)
-    if authority.valid_until < pair.certificate.valid_until:
+    # A CA that was made some minutes ago, with as many days, ends those minutes earlier.
+    if authority.valid_until + _SAME_DAY < pair.certificate.valid_until:
         _warn(f"{ca}: the CA expires before that, at {timestamp(authority.valid_until)}, and with it this certificate")
 
 
