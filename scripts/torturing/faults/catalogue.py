@@ -14,6 +14,9 @@ SPILLS = ("data/journal/spill/*",)
 RUN = ("data/run/*",)
 
 
+_PLAN = Plan()
+
+
 @dataclass(frozen=True)
 class Fault:
     """One fault under the whole workload, in strict and in periodic mode."""
@@ -26,7 +29,7 @@ class Fault:
     """The fault is there before the first process attaches."""
     evict: bool = False
     """The cache is dropped while the fault lasts: what a failed sync lost reads as the device has it."""
-    plan: Plan = Plan()
+    plan: Plan = _PLAN
     hits: int = 1
     """So many operations have to fail before it goes away."""
 
@@ -41,6 +44,10 @@ def _fault(name: str, operations: tuple[str, ...], paths: tuple[str, ...], errno
 
 
 _BIG = Plan(big=0.2)
+# No checkpoint comes for a while: what was acknowledged stands in the journal alone.
+_ROOMY = Plan(journal_mb=1)
+# Not what `keyop status` reads: that is another process.
+_NO_DESCRIPTORS = ("data/channels/*", "data/subscribers/*", "data/journal/spill/*")
 # The files of the journal begin with 1 MiB and double while they fill quickly.
 _GROWING = Plan(journal_mb=4, segment_mb=1, big=0.3, pause_s=0)
 
@@ -57,6 +64,7 @@ FAULTS = (
     ),
     _fault("journal-sync-eio-once", ("sync",), JOURNAL, "EIO", times=1),
     _fault("journal-sync-drops-once", ("sync",), JOURNAL, "EIO", times=1, drop=True),
+    _fault("journal-sync-drops-once-roomy", ("sync",), JOURNAL, "EIO", times=1, drop=True, plan=_ROOMY),
     _fault("journal-sync-drops", ("sync",), JOURNAL, "EIO", drop=True, stalls="journal"),
     _fault("journal-sync-drops-evicted", ("sync",), JOURNAL, "EIO", drop=True, stalls="journal", evict=True),
     _fault("journal-sync-enospc", ("sync",), JOURNAL, "ENOSPC", drop=True, stalls="journal"),
@@ -91,7 +99,7 @@ FAULTS = (
     _fault("offset-mkdir-enospc", ("mkdir",), OFFSETS, "ENOSPC", stalls="offsets", early=True),
     _fault("offset-create-enospc", ("create",), OFFSETS, "ENOSPC", stalls="offsets", early=True),
     _fault("offset-rename-enospc", ("rename",), OFFSETS, "ENOSPC", stalls="offsets", early=True),
-    _fault("offset-open-emfile", ("open",), OFFSETS, "EMFILE", stalls="offsets"),
+    _fault("offset-open-emfile", ("open",), OFFSETS, "EMFILE", stalls="*"),
     # ---- spill files: their publishers wait, or the writer does
     _fault("spill-create-enospc", ("create",), SPILLS, "ENOSPC", plan=_BIG, times=5, hits=5),
     _fault("spill-write-eio", ("write",), SPILLS, "EIO", plan=_BIG, times=5, hits=5),
@@ -101,9 +109,9 @@ FAULTS = (
     _fault("spill-read-eio", ("read",), SPILLS, "EIO", plan=_BIG, stalls="channel"),
     _fault("spill-unlink-eio", ("unlink",), SPILLS, "EIO", plan=_BIG, times=5, hits=5),
     # ---- leases and ids
-    _fault("run-list-emfile", ("list",), RUN[:1] + ("data/run",), "EMFILE", hits=3, times=3),
+    _fault("run-list-emfile", ("list",), ("data/run",), "EMFILE", hits=3, times=3),
     _fault("run-open-emfile", ("open",), RUN, "EMFILE", hits=10, times=10),
-    _fault("run-stat-eio", ("stat",), RUN + ("data/run",), "EIO", hits=5, times=5),
+    _fault("run-stat-eio", ("stat",), (*RUN, "data/run"), "EIO", hits=5, times=5),
     # ---- reading
     _fault("segment-read-eio", ("read",), SEGMENTS, "EIO", hits=10, times=10),
     # ---- everything
@@ -111,7 +119,7 @@ FAULTS = (
     _fault("disk-full-early", GROWS, ("data/channels/*", "data/subscribers/*"), "ENOSPC", stalls="*", early=True),
     _fault("quota", GROWS, ("*",), "EDQUOT", stalls="*"),
     _fault("read-only", CHANGES, ("*",), "EROFS", stalls="*"),
-    _fault("no-descriptors", ("open", "create", "list"), ("*",), "EMFILE", stalls="*"),
+    _fault("no-descriptors", ("open", "create", "list"), _NO_DESCRIPTORS, "EMFILE", stalls="*"),
     _fault("all-syncs-drop", ("sync",), ("*",), "EIO", drop=True, stalls="*", evict=True),
     _fault("everything-eio", CHANGES, ("data/channels/*", "data/journal/*", "data/subscribers/*"), "EIO", stalls="*"),
 )

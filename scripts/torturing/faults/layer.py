@@ -151,7 +151,7 @@ class Layer(Operations):  # type: ignore[misc]
         verdict = self.rules.judge(("write", "extend") if grows else ("write",), opened.path.lstrip("/"))
         verdict.check()
         if verdict.short:
-            data = data[: len(data) // 2]
+            data = data[: max(1, len(data) // 2)]
         with self._lock:
             written = os.pwrite(fh, data, offset)
             opened.file.wrote(offset, offset + written)

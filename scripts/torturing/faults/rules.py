@@ -42,7 +42,7 @@ class Rule:
     drop: bool = False
     """A failing sync drops the pages: the next one succeeds without them, and they can be read until `evict`."""
     short: bool = False
-    """A write writes half."""
+    """A write writes half, at least a byte."""
     wait_s: float = 0.0
     """The operation takes so long."""
 

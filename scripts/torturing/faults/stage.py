@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,32 +13,48 @@ from keyop.inspection import survey
 from keyop.inspection.survey import StatusReport
 from keyop.protocol.writer_options import WriterOptions
 from keyop.storage.directory import DataDirectory
+from keyop.writer.process import EXIT_CANNOT_START, EXIT_UNDRAINED
 from torturing.crew import DEADLINE_S, Crew, OverdueError, drain
+from torturing.faults import flawed_writer
 from torturing.faults.mount import FaultyDisk
 from torturing.faults.rules import Rule
 from torturing.findings import Violation
 from torturing.invariants import check
-from torturing.ledger import Ledger
+from torturing.ledger import Ledger, Note
 from torturing.nursery import Nursery
 from torturing.workload import Plan
 from torturing.writer_process import WriterProcess
 
 _LOOK_S = 0.003
+_LEFT = tuple(f"the writer ended (exit code {code})" for code in (EXIT_CANNOT_START, EXIT_UNDRAINED))
+_SCRIPTS = Path(__file__).resolve().parents[2]
+
+
+class _Notes(Ledger):
+    """Without complaints about writers that had to leave because of the disk: attached processes start some as well."""
+
+    def notes(self, at_mark: int | None = None) -> Iterator[Note]:
+        """As `Ledger.notes`."""
+        for note in super().notes(at_mark):
+            if note["what"] != "complained" or not any(words in note["text"] for words in _LEFT):
+                yield note
 
 
 class Stage:
     """Everything that a scenario needs; gone when it is left. ``violations`` collects what was found."""
 
-    def __init__(self, place: Path, plan: Plan, nursery: Nursery, seed: object) -> None:
+    def __init__(self, place: Path, plan: Plan, nursery: Nursery, seed: object, flaw: str = "") -> None:
+        """``flaw``: of the writer, see `flawed_writer`."""
         self.place = place
         self.plan = plan
         self.nursery = nursery
+        self.flaw = flaw
         self.violations: list[Violation] = []
         self.recovered_ms: list[float] = []
         self.cuts = 0
         self.disk = FaultyDisk(place)
         self.directory = self.disk.mount / "data"
-        self.ledger = Ledger(place / "ledger")
+        self.ledger = _Notes(place / "ledger")
         self.crew = Crew(self.directory, self.ledger, plan, nursery, seed=seed, mark=self.disk.mark)
         self.writer: WriterProcess | None = None
 
@@ -59,6 +76,9 @@ class Stage:
 
     def start_writer(self, *, wait: bool = True, **more: Any) -> WriterProcess:
         """A writer in the foreground, so that nobody else starts one; its log is read here."""
+        if self.flaw:
+            paths = os.pathsep.join((str(_SCRIPTS), str(_SCRIPTS.parent)))
+            more |= {"module": flawed_writer.__name__, "flaw": self.flaw, "environment": {"PYTHONPATH": paths}}
         options = WriterOptions.from_settings(self.plan.settings(str(self.directory)))
         arguments = dict(word.split("=", 1) for word in options.to_arguments())
         del arguments["data_dir"]
@@ -66,6 +86,11 @@ class Stage:
         if wait:
             self.writer.wait_until_open(DEADLINE_S)
         return self.writer
+
+    def kill_writer(self) -> None:
+        """SIGKILL. An operation that takes long ends first, as on any disk."""
+        assert self.writer is not None
+        self.writer.kill()
 
     def start_crew(self, *, wait: bool = True) -> None:
         """Subscribers and publishers."""
@@ -148,20 +173,27 @@ class Stage:
         image = self.place / f"cut-{self.cuts}-{name}"
         mark = self.disk.control.cut(image)
         directory = image / self.directory.name
-        ledger = Ledger(self.ledger.path, image.with_suffix(".ledger"))
+        ledger = _Notes(self.ledger.path, image.with_suffix(".ledger"))
         self.recovered_ms += drain(directory, ledger, self.plan, self.nursery, power_cut=True)
         self._found(f"a power cut {name}", check(directory, ledger, self.plan, after="power cut", at_mark=mark))
 
-    def finish(self) -> None:
-        """Stop in order; nothing is missing then, neither here nor on the device."""
-        self.crew.stop()
+    def finish(self, *rules: Rule) -> None:
+        """Stop in order; the rules hold when the writer stops. Nothing is missing then, here or on the device."""
+        self.crew.retire()
+        self.fail(*rules)
         assert self.writer is not None
-        code = self.writer.end(DEADLINE_S)
+        code = self.writer.stop(DEADLINE_S)
         self.expect(code == 0, "exit code", f"{code} after a clean stop: {self._last_words()}")
+        self.heal()
         self._found("the end", check(self.directory, self.ledger, self.plan))
         image = self.place / "cut-at-rest"
         self.disk.control.cut(image)
-        self._found("a power cut at rest", check(image / self.directory.name, self.ledger, self.plan))
+        directory = image / self.directory.name
+        self._found("a power cut at rest", check(directory, self.ledger, self.plan))
+        # Where everybody stood is on the device as well: nothing is passed on twice.
+        ledger = _Notes(self.ledger.path, image.with_suffix(".ledger"))
+        drain(directory, ledger, self.plan, self.nursery, power_cut=True)
+        self._found("the start behind it", check(directory, ledger, self.plan))
 
     def _found(self, when: str, violations: list[Violation]) -> None:
         self.violations += [Violation(found.kind, f"after {when}: {found.text}") for found in violations]
