@@ -218,6 +218,19 @@ def test_nothing_is_lost_and_without_the_sync_it_is(tmp_path: Path) -> None:
 
 
 @needs_root
+def test_segments_that_no_checkpoint_syncs_are_missed(tmp_path: Path) -> None:
+    run = torture("--cuts", "12", "--flaw", "segments", "--mode", "strict", "--seed", "3", place=tmp_path)
+    said, errors = run.communicate(timeout=120)
+    assert run.returncode == 0, said + errors
+    assert "without the sync of segments" in said
+    # What a flaw costs is kept, too: it can be looked at again, and shows again.
+    kept = sorted((tmp_path / "kept").iterdir())
+    again = torture("--again", str(kept[0]), place=tmp_path)
+    said, errors = again.communicate(timeout=60)
+    assert again.returncode == 1, said + errors
+
+
+@needs_root
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_behind_when_it_is_ended(tmp_path: Path, number: int) -> None:
     run = torture("--cuts", "500", "--no-control", "--seed", "3", place=tmp_path)

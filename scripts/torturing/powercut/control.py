@@ -98,7 +98,7 @@ def _keyop_without_sync(kind: FileSystem, stage: Path, seed: int, count: int) ->
     system.mount("tmpfs", stage, "tmpfs")
     dice = random.Random(seed)
     plan = Plan()
-    recorded = record(kind, stage, plan, 1.5, dice, synced=False)
+    recorded = record(kind, stage, plan, 1.5, dice, flaw="journal")
     images = Images(recorded.recording, recorded.first_contents)
     found = 0
     for cut in points.choose(recorded.recording, [], recorded.begin, count, dice):
@@ -108,8 +108,8 @@ def _keyop_without_sync(kind: FileSystem, stage: Path, seed: int, count: int) ->
 
         def work(cut: points.Cut = cut, tail: list[Write] = tail, place: Path = place) -> bool:
             images.save(cut.survival.of(tail, kind.superblocks), place / "image")
-            before = Before(recorded.notes, plan, cut.point, 0)
-            return bool(check_image(kind, place / "image", before, drained=False).violations)
+            before = Before(recorded.notes, plan, cut.point, 0, drained=False)
+            return bool(check_image(kind, place / "image", before).violations)
 
         found += in_a_room(work, _TIMEOUT_S)
         shutil.rmtree(place)

@@ -7,6 +7,7 @@ import functools
 import os
 import random
 import tempfile
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from torturing.powercut.control import control
 from torturing.powercut.mount import FILE_SYSTEMS, missing
 from torturing.powercut.room import Overdue, in_a_room
 from torturing.powercut.round import Round
+from torturing.powercut.stage import FLAWS
 from torturing.powercut.system import RigError
 from torturing.workload import Plan
 
@@ -34,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", choices=("strict", "periodic", "both"), default="both", help="default: both in turn")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="images at once (default: one a core)")
     parser.add_argument("--again", type=Path, nargs="+", metavar="DIR", help="check kept images again, nothing else")
+    parser.add_argument("--flaw", choices=FLAWS, help="a control: writers that leave out a sync, which has to show")
     parser.add_argument("--no-control", action="store_true", help="without the runs that have to find losses")
 
 
@@ -61,14 +64,18 @@ def _cuts(arguments: argparse.Namespace, stage: Path) -> Report:
     dice = random.Random(f"{arguments.seed}/{arguments.fs}")
     report = Report(f"cuts {kind.name}")
     progress = Progress(report.attack, arguments.cuts)
-    if not arguments.no_control:
+    if not (arguments.no_control or arguments.flaw):
         report.notes.append(control(kind, stage, dice, report))
+    oldest_ms: defaultdict[int, float] = defaultdict(float)
     number = 0
     while report.runs < arguments.cuts:
         count = min(_CUTS_A_ROUND, arguments.cuts - report.runs)
         plan = _plan(arguments.mode, number, dice)
-        one = Round(kind, stage, plan, count, arguments.jobs, arguments.keep, dice.randrange(1 << 32))
-        _add(report, one, f"{arguments.seed}, round {number}")
+        one = Round(
+            kind, stage, plan, count, arguments.jobs, arguments.keep, dice.randrange(1 << 32), arguments.flaw or ""
+        )
+        age_ms = _add(report, one, f"{arguments.seed}, round {number}")
+        oldest_ms[plan.sync_interval_ms] = max(oldest_ms[plan.sync_interval_ms], age_ms)
         progress.at(report.runs, f"({len(report.violations)} violations)")
         number += 1
     damaged = report.counts.pop("damaged", 0)
@@ -76,10 +83,26 @@ def _cuts(arguments: argparse.Namespace, stage: Path) -> Report:
         report.notes.append(
             f"{damaged} more images do not count: {kind.name} itself was damaged or could not be mounted"
         )
+    for interval_ms in sorted(filter(None, oldest_ms)):
+        age_ms = oldest_ms[interval_ms]
+        report.notes.append(f"synced every {interval_ms} ms: nothing was lost that was older than {age_ms:.0f} ms")
+    if arguments.flaw:
+        _must_have_found(report, arguments.flaw)
     return report.finish()
 
 
-def _add(report: Report, one: Round, seed: str) -> None:
+def _must_have_found(report: Report, flaw: str) -> None:
+    """What a flawed writer costs is well; nothing is the violation."""
+    kinds = Counter(violation.kind for violation in report.violations)
+    found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "nothing"
+    report.notes.append(f"control, writers without the sync of {flaw}: {found}")
+    report.violations.clear()
+    if not kinds:
+        report.add([Violation("blind", f"{report.runs} cuts found nothing where writers leave out: {flaw}")])
+
+
+def _add(report: Report, one: Round, seed: str) -> float:
+    """Run it; how old the oldest message was that it has lost, in ms."""
     try:
         outcome = in_a_room(one.run, _ROUND_S + _CUT_S * one.count)
     except (Overdue, RigError) as error:
@@ -87,11 +110,12 @@ def _add(report: Report, one: Round, seed: str) -> None:
         kind = "hang" if isinstance(error, Overdue) else "crash"
         report.runs += one.count
         report.add([Violation(kind, f"a round with {one.plan}: {error}")], seed)
-        return
+        return 0.0
     report.runs += outcome.runs
     report.counts.update(outcome.counts)
     report.recovered_ms += outcome.recovered_ms
     report.add(outcome.violations, seed)
+    return outcome.oldest_loss_ms
 
 
 def _plan(mode: str, number: int, dice: random.Random) -> Plan:

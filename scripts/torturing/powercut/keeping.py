@@ -42,7 +42,8 @@ def keep_image(
         "cut": asdict(cut),
         "plan": before.plan.as_dict(),
         "mark": before.mark,
-        "synced_before_ns": before.synced_before_ns,
+        "cut_ns": before.cut_ns,
+        "drained": before.drained,
         "violations": [str(found) for found in finding.violations],
         "notes": [note for note in before.notes if note["mark"] <= before.mark],
     }
@@ -61,5 +62,5 @@ def check_again(kept: Path, stage: Path) -> Finding:
     (stage / "image").touch()
     system.copy_sparse(kept / "image", stage / "image")
     known = json.loads((kept / _KNOWN).read_text())
-    before = Before(known["notes"], Plan(**known["plan"]), known["mark"], known["synced_before_ns"])
+    before = Before(known["notes"], Plan(**known["plan"]), known["mark"], known["cut_ns"], known["drained"])
     return check_image(kind_of(kept), stage / "image", before)

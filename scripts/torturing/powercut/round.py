@@ -26,9 +26,6 @@ _SECONDS = 2.0
 # As long as it takes to fill a journal file of the size that they begin with.
 _SECONDS_UNTIL_GROWN = 3.5
 _FIRST_JOURNAL_MB = 1.0
-# How much longer than its interval a periodic sync may be late on a machine that is busy with other things, or while a
-# killed writer has no successor yet: beyond that, what was acknowledged has to be there.
-_LATE_NS = 3_000_000_000
 
 
 @dataclass(slots=True)
@@ -39,6 +36,7 @@ class Outcome:
     counts: Counter[str] = field(default_factory=Counter)
     recovered_ms: list[float] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
+    oldest_loss_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +50,14 @@ class Round:
     jobs: int
     kept: Path | None
     seed: int
+    flaw: str = ""
 
     def run(self) -> Outcome:
         """The workload, then the cuts. Raises `RigError`, `CrewError`, `OverdueError` and `OSError`."""
         system.mount("tmpfs", self.stage, "tmpfs")
         dice = random.Random(self.seed)
         seconds = _SECONDS_UNTIL_GROWN if self.plan.journal_mb > _FIRST_JOURNAL_MB else _SECONDS
-        recorded = record(self.kind, self.stage, self.plan, seconds, dice)
+        recorded = record(self.kind, self.stage, self.plan, seconds, dice, flaw=self.flaw)
         cuts = points.choose(recorded.recording, recorded.steps, recorded.begin, self.count, dice)
         outcome = Outcome()
         for cut, image, finding in self._check_all(recorded, cuts):
@@ -68,6 +67,7 @@ class Round:
             outcome.runs += 1
             outcome.counts["acknowledged"] += finding.acknowledged
             outcome.recovered_ms += finding.recovered_ms
+            outcome.oldest_loss_ms = max(outcome.oldest_loss_ms, finding.oldest_loss_ms)
             if finding.violations:
                 outcome.violations += self._violations(recorded, cut, image, finding)
         return outcome
@@ -104,8 +104,8 @@ class Round:
         return Room(work, _IMAGE_TIMEOUT_S)
 
     def _before(self, recorded: Recorded, cut: Cut) -> Before:
-        late_ns = _LATE_NS + self.plan.sync_interval_ms * 1_000_000
-        return Before(recorded.notes, self.plan, cut.point, recorded.recording.time_ns(cut.point) - late_ns)
+        cut_ns = recorded.recording.time_ns(cut.point)
+        return Before(recorded.notes, self.plan, cut.point, cut_ns, drained=not self.flaw)
 
     def _violations(self, recorded: Recorded, cut: Cut, image: Path, finding: Finding) -> list[Violation]:
         where = None

@@ -23,6 +23,8 @@ from torturing.workload import Plan
 
 DATA = "data"
 """Where on the disk the data directory lies."""
+FLAWS = ("journal", "segments")
+"""What writers can leave out: the sync of the journal's files, or that of segments at a checkpoint."""
 _PRELOAD = Path(__file__).parent / "preload"
 _SUBSCRIBERS = ("plain", "chain", "end")
 
@@ -40,10 +42,11 @@ class Recorded:
 
 
 def record(
-    kind: FileSystem, place: Path, plan: Plan, seconds: float, dice: random.Random, *, synced: bool = True
+    kind: FileSystem, place: Path, plan: Plan, seconds: float, dice: random.Random, *, flaw: str = ""
 ) -> Recorded:
     """Run a crew on a new file system for some seconds, with kills and checkpoints in between. ``place`` is a tmpfs.
 
+    ``flaw``: one of `FLAWS`, that all writers have.
     Raises `RigError`, `CrewError`, `OverdueError` and `OSError`.
     """
     first_contents = place / "first"
@@ -52,7 +55,7 @@ def record(
     steps = place / "steps"
     with Disk(place / "disk", first_contents) as disk, mounted(kind, disk.path, place / "fs", direct=True):
         begin = disk.length()
-        with _preloaded(steps, disk.mark, synced), Nursery(place / "log") as nursery:
+        with _preloaded(steps, disk.mark, flaw), Nursery(place / "log") as nursery:
             crew = Crew(place / "fs" / DATA, ledger, plan, nursery, seed=dice.randrange(1 << 32), mark=disk.mark)
             with crew:
                 crew.start()
@@ -61,14 +64,14 @@ def record(
 
 
 @contextmanager
-def _preloaded(steps: Path, mark: Path, synced: bool) -> Iterator[None]:
+def _preloaded(steps: Path, mark: Path, flaw: str) -> Iterator[None]:
     """While it lasts, new Python processes begin with what lies in ``preload``."""
     before = dict(os.environ)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(_PRELOAD), *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ["TORTURE_STEPS"] = str(steps)
     os.environ["TORTURE_MARK"] = str(mark)
-    if not synced:
-        os.environ["TORTURE_NO_SYNC"] = "1"
+    if flaw:
+        os.environ["TORTURE_FLAW"] = flaw
     try:
         yield
     finally:

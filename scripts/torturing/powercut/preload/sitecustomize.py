@@ -1,7 +1,7 @@
 """Python imports this when it starts with this directory on its path: the workload's processes do, nobody else.
 
-It notes at which moment of the disk's log the writer came to each of its named steps, and takes the sync out of the
-journal for the control, which has to find losses.
+It notes at which moment of the disk's log the writer came to each of its named steps, and leaves out a sync for the
+controls, which have to find losses.
 """
 
 from __future__ import annotations
@@ -32,13 +32,21 @@ def _note_steps(path: str, mark: str) -> None:
     disk.fill_zeros = noted_fill
 
 
-def _take_the_sync_out() -> None:
+def _leave_out(flaw: str) -> None:
+    """The sync of the journal's files, or that of segments, is not done."""
     from keyop.storage import disk
 
-    disk.sync_data = lambda fd: None
+    sync_data = disk.sync_data
+    left_out = {"journal": ".journal", "segments": ".jsonl"}[flaw]
+
+    def sync_some(fd: int) -> None:
+        if not os.readlink(f"/proc/self/fd/{fd}").endswith(left_out):
+            sync_data(fd)
+
+    disk.sync_data = sync_some
 
 
 if "TORTURE_STEPS" in os.environ:
     _note_steps(os.environ["TORTURE_STEPS"], os.environ["TORTURE_MARK"])
-if "TORTURE_NO_SYNC" in os.environ:
-    _take_the_sync_out()
+if "TORTURE_FLAW" in os.environ:
+    _leave_out(os.environ["TORTURE_FLAW"])
