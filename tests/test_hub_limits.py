@@ -74,11 +74,12 @@ def test_who_says_nothing_is_closed(place: Place) -> None:
 
 
 def test_many_that_say_nothing_do_not_become_more(place: Place) -> None:
-    with ExitStack() as silent:
-        for _ in range(LIMITS["max_unfinished"]):
-            silent.enter_context(place.connection())
+    with ExitStack() as stack:
+        silent = [stack.enter_context(place.connection()) for _ in range(LIMITS["max_unfinished"])]
         with place.connection() as websocket:
-            assert closed(websocket) == (1013, "too many handshakes")
+            websocket.send(HELLO)
+            assert json.loads(websocket.recv(timeout=DEADLINE_S))["role"] == "hub"
+            assert closed(silent[0]) == (1013, "too many handshakes")
 
     def is_let_in() -> bool:
         with place.connection() as websocket:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
 
 from keyop.attachment.attachment import Attachment
-from keyop.errors import SharedMemoryError
+from keyop.errors import PublishTimeout, SharedMemoryError
 
 
 class Acknowledgements:
@@ -28,10 +29,16 @@ class Acknowledgements:
 
     async def send(self, transaction: bytes, deadline: float | None = None) -> int:
         """As `Attachment.send`, without blocking the loop."""
-        position = self._attachment.try_send(transaction)
+        attachment = self._attachment
+        position = attachment.try_send(transaction)
+        if position is None and attachment.fits_ring(transaction):
+            # Full of what came before: room is made by its commit. To wait for that in a thread costs more.
+            with contextlib.suppress(PublishTimeout):
+                await self.committed(attachment.room_for(transaction), deadline)
+                position = attachment.try_send(transaction)
         if position is None:
-            # The ring is full, the transaction is to be spilled, or the writer has to be found: that may block.
-            position = await asyncio.to_thread(self._attachment.send, transaction, deadline)
+            # The transaction is to be spilled, or the writer has to be found: that may block.
+            position = await asyncio.to_thread(attachment.send, transaction, deadline)
         return position
 
     async def committed(self, position: int, deadline: float | None = None) -> None:

@@ -149,6 +149,15 @@ class Attachment:
             self.writer.wake()
         return position
 
+    @staticmethod
+    def fits_ring(transaction: bytes) -> bool:
+        """Whether it goes through the ring as it is; else it is spilled."""
+        return len(transaction) <= MAX_PAYLOAD_BYTES
+
+    def room_for(self, transaction: bytes) -> int:
+        """When this position is committed, the ring has room for the transaction, unless another one takes it."""
+        return self._ring.after(len(transaction)) - layout.RING_SIZE_BYTES & MASK
+
     def _put(self, transaction: bytes) -> int | None:
         if self.closed:
             raise ClosedError("this messenger is closed")

@@ -33,10 +33,10 @@ class HeldCursor:
         self.key = (channel.encode(), id.encode())
         self.moves = 0
 
-    def open(self, start: int | None, *, exactly_once: bool = False) -> Granted:
+    def open(self, start: int | None, *, exactly_once: bool = False, deadline: float | None = None) -> Granted:
         """Have the writer grant it; ``start`` is for a new id, None is the channel's end.
 
-        Raises `SubscriberBusy`, `OffsetDamaged`, `WriterUnavailable`.
+        Raises `SubscriberBusy`, `OffsetDamaged`, `WriterUnavailable`, `PublishTimeout`.
         """
         self._flags = flags = entry.EXACTLY_ONCE if exactly_once else 0
         self._generation = self._attachment.generation
@@ -46,7 +46,12 @@ class HeldCursor:
                 flags |= entry.AT_LATEST
             opening = entry.OPENING.pack(0, 1, self._slot.index)
             item = entry.encode(entry.OPEN, *self.key, flags=flags, value=start or 0, data=opening)
-            offset, moves, attempts, attempts_offset = self._attachment.transact(transaction(item), self.channel)
+            answer = self._attachment.transact(transaction(item), self.channel, deadline)
+            offset, moves, attempts, attempts_offset = answer
+        except PublishTimeout:
+            # It may still be granted: the slot stays, the writer may be looking at it.
+            self._attachment.try_send(transaction(entry.encode(entry.CLOSE, *self.key, value=self._slot.index)))
+            raise
         except Exception:
             self._slot.vacate()
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from keyop.attachment.attachment import Attachment
-from keyop.storage.segment_reader import Batch, Event, SegmentReader
+from keyop.storage.segment_reader import CHUNK_BYTES, Batch, Event, SegmentReader
 
 
 class Tail:
@@ -18,13 +18,15 @@ class Tail:
         offset: int,
         on_skipped: Callable[[int], None],
         on_damaged: Callable[[], None],
+        *,
+        chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         self._attachment = attachment
         self._log = attachment.logger.getChild("subscriber")
         self._channel = channel
         self._name = channel.encode()
         self._directory = attachment.directory.channel(channel)
-        self._reader = SegmentReader(self._directory, offset)
+        self._reader = SegmentReader(self._directory, offset, chunk_bytes=chunk_bytes)
         self._on_skipped = on_skipped
         self._on_damaged = on_damaged
         self._board: object = None
@@ -36,6 +38,11 @@ class Tail:
     def offset(self) -> int:
         """Where the next line begins."""
         return self._reader.offset
+
+    @property
+    def end(self) -> int | None:
+        """Where the channel ends, by what the board says; None if it says nothing now."""
+        return self._board_end()
 
     def seek(self, offset: int) -> None:
         """Go on reading elsewhere."""

@@ -160,6 +160,7 @@ class Federation(Section):
     max_handshake_bytes: Count = _default.federation.max_handshake_bytes
     max_subscribe_names: Count = _default.federation.max_subscribe_names
     max_unfinished: Count = _default.federation.max_unfinished
+    max_peer_connections: Count = _default.federation.max_peer_connections
     handshake_timeout_ms: Milliseconds = _default.federation.handshake_timeout_ms
     ack_timeout_ms: Milliseconds = _default.federation.ack_timeout_ms
     drain_timeout_ms: Milliseconds = _default.federation.drain_timeout_ms
@@ -167,6 +168,7 @@ class Federation(Section):
     ping_timeout_ms: Milliseconds = _default.federation.ping_timeout_ms
     window_batches: Count = _default.federation.window_batches
     window_bytes: Count = _default.federation.window_bytes
+    compression: StrictBool = _default.federation.compression
 
 
 class Dedup(Section):

@@ -179,6 +179,9 @@ class FederationSettings:
     max_unfinished: int = 128
     """Connections to a hub that have not said their handshake yet, at one time."""
 
+    max_peer_connections: int = 64
+    """Connections to a hub with one certificate, at one time: a durable one, and ephemeral ones beside it."""
+
     handshake_timeout_ms: int = 10_000
     """Milliseconds for a peer's handshake."""
 
@@ -199,6 +202,9 @@ class FederationSettings:
 
     window_bytes: int = 8_388_608
     """The same in bytes: no batch is begun or taken beyond it."""
+
+    compression: bool = False
+    """Whether to compress messages on the wire, where the other side wants it too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Lines of the audit log: who came and went, which messages passed in which direction, what was refused and why.
 
 They go through the ring to the writer, who owns the file. They never hold up a message: where the ring has no room they
-are dropped and counted.
+wait, and where too many wait they are dropped and counted.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Literal
@@ -21,6 +22,7 @@ from keyop.protocol import entry
 Direction = Literal["inbound", "outbound"]
 
 _MAX_LINES_BYTES = 64 * 1024
+_MAX_WAITING_BYTES = 1 << 20
 _SAY_EVERY_S = 5.0
 
 
@@ -32,6 +34,8 @@ class Audit:
         self._log = logger
         self.dropped = 0
         """Records that could not be handed to the writer."""
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
         self._said_s = float("-inf")
 
     def event(
@@ -80,19 +84,36 @@ class Audit:
             self._send(b"".join(lines))
 
     def _send(self, lines: bytes) -> None:
-        try:
-            position = self._attachment.try_send(entry.TRANSACTION.pack(0) + entry.encode(entry.AUDIT, data=lines))
-        except KeyopError:
-            position = None
-        if position is None:
-            self.dropped += lines.count(b"\n")
-            now_s = time.monotonic()
-            if now_s - self._said_s > _SAY_EVERY_S:
-                self._said_s = now_s
-                self._log.warning("%d audit records were dropped: the writer does not keep up", self.dropped)
-        else:
+        if self._waiting_bytes + len(lines) > _MAX_WAITING_BYTES:
+            self.flush()
+        if self._waiting_bytes + len(lines) > _MAX_WAITING_BYTES:
+            self._drop(lines)
+            return
+        self._waiting.append(lines)
+        self._waiting_bytes += len(lines)
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand over what waits, as far as the ring has room: now and then."""
+        while self._waiting:
+            lines = self._waiting[0]
+            try:
+                position = self._attachment.try_send(entry.TRANSACTION.pack(0) + entry.encode(entry.AUDIT, data=lines))
+            except KeyopError:
+                return
+            if position is None:
+                return
             # Nobody asks for an answer to it.
             self._attachment.replies.expected.discard(position)
+            self._waiting.popleft()
+            self._waiting_bytes -= len(lines)
+
+    def _drop(self, lines: bytes) -> None:
+        self.dropped += lines.count(b"\n")
+        now_s = time.monotonic()
+        if now_s - self._said_s > _SAY_EVERY_S:
+            self._said_s = now_s
+            self._log.warning("%d audit records were dropped: the writer does not keep up", self.dropped)
 
 
 def _text(value: str) -> bytes:

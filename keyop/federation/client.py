@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING
 
-from keyop.attachment.held_cursor import transaction
 from keyop.configuration.settings import HubReference, Settings
-from keyop.errors import PeerRefused
+from keyop.errors import KeyopError, PeerRefused
+from keyop.federation import absent
 from keyop.federation.backoff import Backoff
 from keyop.federation.connection import Connection
 from keyop.federation.dialling import dial, why
 from keyop.federation.host import CLOSE_TIMEOUT_S, Host
 from keyop.federation.outbound import Outbound
 from keyop.federation.positions import CLIENT_PREFIX
+from keyop.federation.reload import Reload
 from keyop.federation.session import Closed, Session
+from keyop.federation.standing import Standing
 from keyop.federation.wire import CloseCode, Hello
-from keyop.protocol import entry
-from keyop.storage.offsets import OFFSET_SUFFIX
 
 if TYPE_CHECKING:
-    from websockets.asyncio.client import ClientConnection
+    from keyop.federation.websocket import WebSocket
+
+_OPEN_TIMEOUT_S = 30.0
+# A connection that stood for so long was good, whatever it was good for.
+_STEADY_S = 60.0
 
 
 class HubLink:
@@ -34,8 +39,8 @@ class HubLink:
         self.outbound: Outbound
         self.connection: Connection | None = None
         """None while the hub is away."""
-        self.reconnects = 0
-        """How often a connection was made, without the first one."""
+        self.standing = Standing(reference.expect_hub, reference.addr, self._behind_bytes)
+        """How it stands with this hub."""
         self.attempts = 0
         """Attempts to connect since the last success."""
         self._host = host
@@ -44,34 +49,43 @@ class HubLink:
         self._backoff = Backoff(host.settings.federation)
         self._said = ""
 
+    def _behind_bytes(self) -> int:
+        return self.outbound.behind_bytes
+
     async def open(self) -> None:
         """Open the positions: a channel that is new in the list begins at its end now, whether the hub is there or not.
 
         Raises `KeyopError`, `OSError`.
         """
-        address = self.reference.addr
-        position_id = self._host.positions.id_of(address)
-        self.outbound = self._host.outbound(self.reference.publish, position_id, CLIENT_PREFIX + address)
-        await self.outbound.open()
+        address, host = self.reference.addr, self._host
+        self.outbound = host.outbound(
+            self.reference.publish, host.positions.id_of(address), CLIENT_PREFIX + address, self.standing.traffic
+        )
+        await self.outbound.open(time.monotonic() + _OPEN_TIMEOUT_S)
         for channel in self.reference.publish:
-            self._host.news.follow(channel)
+            host.news.follow(channel)
+        host.standings.add(self.standing)
 
     async def close(self) -> None:
         """Give the positions back."""
+        self._host.standings.remove(self.standing)
         for channel in self.reference.publish:
             self._host.news.leave(channel)
         await self.outbound.close(time.monotonic() + CLOSE_TIMEOUT_S)
 
     async def run(self) -> None:
-        """Connect, again and again, until cancelled."""
-        while True:
+        """Connect, again and again, until cancelled or the host leaves."""
+        while not self._host.is_leaving:
+            closed = None
             try:
                 context = self._host.credentials.client_context(verify_hostname=self.reference.verify_hostname)
-                websocket, name = await dial(self.reference, context, self._host.limits, self._log)
+                websocket, name = await dial(self.reference, context, self._host.limits)
                 closed = await self._serve(websocket, name)
-            except (OSError, PeerRefused, TimeoutError, ValueError) as error:
-                closed = None
+            except (OSError, PeerRefused, ValueError) as error:
                 self._failed(why(error))
+            except Exception as error:  # a bug must not end this link for ever
+                self._log.exception("%s", self.reference.addr)
+                self._failed(type(error).__name__)
             await asyncio.sleep(self._wait_s(closed))
 
     def _wait_s(self, closed: Closed | None) -> float:
@@ -85,55 +99,69 @@ class HubLink:
             return self._backoff.longest_s()
         return self._backoff.next_s()
 
-    async def _serve(self, websocket: ClientConnection, name: str) -> Closed:
+    async def _serve(self, websocket: WebSocket, name: str) -> Closed:
         host, reference = self._host, self.reference
         if self._taken.setdefault(name, reference.addr) != reference.addr:
-            await websocket.close()
+            websocket.abort()
             raise PeerRefused(f"it is {name!r}, which is served at {self._taken[name]} already")
         session = Session.client(host.instance_name, reference.subscribe, now_s=time.monotonic(), limits=host.limits)
-        connection = Connection(websocket, session, lambda connection, hello: self._greet(name, hello), self._log)
-        connection.bytes_per_s = reference.max_bytes_per_s
-        self.connection = connection
+        connection = self.connection = Connection(
+            websocket,
+            session,
+            lambda _, hello: self._greet(name, hello),
+            host.limits,
+            self._log,
+            traffic=self.standing.traffic,
+            bytes_per_s=reference.max_bytes_per_s,
+        )
+        passed = self._passed
+        since_s = time.monotonic()
         try:
             closed = await host.run(connection)
         finally:
             self.connection = None
-            if self._taken.get(name) == reference.addr:
-                del self._taken[name]
+            del self._taken[name]
+            self.standing.is_away()
+        if self._passed != passed or time.monotonic() - since_s >= _STEADY_S:
+            # Not as soon as it stands: a hub that takes a connection and gives it up again is not to be asked twice a
+            # second for months.
+            self._backoff.succeeded()
         self._ended(name, connection, closed)
         return closed
+
+    @property
+    def _passed(self) -> int:
+        return self.standing.traffic.sent + self.standing.traffic.received
 
     async def _greet(self, name: str, _hello: Hello) -> None:
         connection, host = self.connection, self._host
         assert connection is not None
-        features = connection.session.features
-        link = host.link(name, features)
-        self.outbound.connected(link, features)
+        link = host.link(name, connection.session.features)
+        self.outbound.connected(link)
         connection.inbound = host.inbound(link, self.reference.subscribe)
         connection.outbound = self.outbound
-        if self.attempts or self.reconnects:
-            self.reconnects += 1
+        self.standing.is_connected(name, self.reference.addr, lambda: connection.session.waiting_bytes)
         self.attempts = 0
-        self._said = ""
-        self._backoff.succeeded()
-        host.audit.event("peer_connected", peer=name, peer_addr=self.reference.addr)
+        detail = "namesake" if link.is_namesake else ""
+        host.audit.event("peer_connected", peer=name, peer_addr=self.reference.addr, detail=detail)
         self._log.info("%s: connected to %s", self.reference.addr, name)
 
     def _ended(self, name: str, connection: Connection, closed: Closed) -> None:
         reason = f"{closed.code} {closed.reason}".rstrip()
         if connection.outbound is None:
-            self._failed(f"the hub closed before its handshake: {reason}")
+            refused = closed.code == CloseCode.NOT_ALLOWED
+            self._failed(f"the hub closed before its handshake: {reason}", refused=refused)
             return
+        self._said = ""
         self._log.warning("%s: disconnected from %s: %s", self.reference.addr, name, reason)
-        self._host.audit.event(
-            "peer_disconnected",
-            peer=name,
-            peer_addr=self.reference.addr,
-            detail=f"unacked_bytes={self.outbound.behind_bytes}",
-        )
+        detail = f"unacked_bytes={self.outbound.behind_bytes}"
+        if closed.code not in (CloseCode.NORMAL, CloseCode.GOING_AWAY):
+            detail += f" err={reason}"
+        self._host.audit.event("peer_disconnected", peer=name, peer_addr=self.reference.addr, detail=detail)
 
-    def _failed(self, reason: str) -> None:
+    def _failed(self, reason: str, *, refused: bool = False) -> None:
         """Said when it begins and when the reason changes: a hub that is away for a month fills no log."""
+        self.standing.is_away(refused=refused)
         self.attempts += 1
         if reason != self._said:
             self._said = reason
@@ -149,6 +177,8 @@ class Client:
         self._settings = settings
         self._log = logger or logging.getLogger("keyop.client")
         self.links: list[HubLink] = []
+        """One for each hub."""
+        self._host: Host
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -160,30 +190,35 @@ class Client:
         taken: dict[str, str] = {}
         try:
             for reference in self._settings.client.hubs:
+                if any(link.reference.addr == reference.addr for link in self.links):
+                    self._log.warning("client.hubs has %s twice; only the first entry counts", reference.addr)
+                    continue
                 link = HubLink(host, reference, self._log, taken)
                 await link.open()
                 self.links.append(link)
             await asyncio.to_thread(self._forget_others)
         except BaseException:
-            await self.close()
+            await self._leave()
             raise
-        for text in host.credentials.warnings():
-            self._log.warning("%s", text)
-        self._tasks = [asyncio.create_task(link.run()) for link in self.links]
+        if not self.links:
+            self._log.warning("client.hubs is empty: nothing is sent, and nothing comes")
+        reload = Reload(host, _take_nothing)
+        self._tasks = [asyncio.create_task(work()) for work in (reload.run, *(link.run for link in self.links))]
 
     def _forget_others(self) -> None:
         """A hub that was taken out of the configuration holds back no segments any more."""
         host = self._host
         ours = {host.positions.id_of(link.reference.addr) for link in self.links}
-        ours |= {CLIENT_PREFIX + link.reference.addr for link in self.links}
-        for path in sorted(host.attachment.directory.subscribers.glob(f"*/{CLIENT_PREFIX}*{OFFSET_SUFFIX}")):
-            id = path.name.removesuffix(OFFSET_SUFFIX)
-            if id in ours:
+        ours |= {CLIENT_PREFIX + link.reference.addr for link in self.links}  # as a Go program up to 1.21 calls them
+        for channel, id in absent.not_of(host.attachment, CLIENT_PREFIX, ours):
+            try:
+                absent.forget(host.attachment, channel, id, time.monotonic() + CLOSE_TIMEOUT_S)
+            except KeyopError as error:
+                self._log.warning("%s/%s: no such hub is configured, and it cannot be removed: %s", channel, id, error)
                 continue
-            channel = path.parent.name
-            item = entry.encode(entry.FORGET, channel.encode(), id.encode())
-            host.attachment.transact(transaction(item), channel, time.monotonic() + CLOSE_TIMEOUT_S)
-            self._log.info("%s: removed, no such hub is configured", path)
+            self._log.info("%s/%s: removed, no such hub is configured", channel, id)
+            with contextlib.suppress(OSError):
+                host.positions.forget(id)
 
     async def close(self) -> None:
         """Finish what is under way, close with 1001, and leave the data directory."""
@@ -191,6 +226,13 @@ class Client:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._leave()
+
+    async def _leave(self) -> None:
         for link in self.links:
             await link.close()
         await self._host.close()
+
+
+async def _take_nothing(_settings: Settings) -> None:
+    """Other hubs are other positions: that is for the next start."""

@@ -9,6 +9,7 @@ import ssl
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
 
 from keyop.configuration.settings import FederationSettings, HubReference, TlsSettings
 from keyop.errors import ClosedError, ConnectionLost, HubRefused, PeerRefused
@@ -20,6 +21,9 @@ from keyop.federation.limits import Limits
 from keyop.federation.record import Record
 from keyop.federation.session import Batch, Closed, Session
 from keyop.federation.wire import CloseCode, Hello
+
+if TYPE_CHECKING:
+    from keyop.federation.websocket import WebSocket
 
 QUEUE_MESSAGES = 256
 _SEEN_IDS = 1_024
@@ -52,7 +56,8 @@ class _Queue:
     def add(self, line: bytes, future: asyncio.Future[None]) -> None:
         self._waiting.append((line, future))
 
-    def collect(self) -> _Parcel | None:
+    def collect(self, _most_bytes: int) -> _Parcel | None:
+        """All that waits: callers wait for it, and there is no backlog behind which what is fresh would stand."""
         parcel = _Parcel()
         while self._waiting:
             line, future = self._waiting[0]
@@ -81,8 +86,8 @@ class _Queue:
         return False
 
     @property
-    def doubtful(self) -> bool:
-        return False
+    def again_s(self) -> float | None:
+        return None
 
     def lose(self) -> None:
         """The connection is gone: nobody can know what became of what was under way."""
@@ -104,6 +109,19 @@ def _fail(futures: list[asyncio.Future[None]], error: Exception) -> None:
             future.set_exception(error)
 
 
+class _Handled:
+    """A batch whose messages were handed on."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    async def committed(self) -> int:
+        return self._count
+
+    def abandon(self) -> None:
+        pass
+
+
 class _Live:
     """Records that come, handed on one after the other; each is acknowledged when it was."""
 
@@ -112,7 +130,8 @@ class _Live:
         self._on_record = on_record
         self._seen: OrderedDict[str, None] = OrderedDict()
 
-    async def commit(self, batch: Batch) -> None:
+    async def hand_over(self, batch: Batch) -> _Handled:
+        count = 0
         for record in batch.records():
             head = record.head
             if record.fault is not None or head.channel not in self._channels or head.id in self._seen:
@@ -121,6 +140,8 @@ class _Live:
             if len(self._seen) > _SEEN_IDS:
                 self._seen.popitem(last=False)
             await self._on_record(record)
+            count += 1
+        return _Handled(count)
 
 
 class EphemeralClient:
@@ -191,16 +212,14 @@ class EphemeralClient:
         """Channels have changed: they are said at the beginning of a connection only, so another one is made."""
         if self._connection is not None:
             self._is_resubscribing = True
-            self._connection.session.drain(time.monotonic())
-            self._connection.look()
+            self._connection.drain()
 
     async def close(self) -> None:
         """Wait for what is under way, then leave. What still waits for the hub raises `ClosedError` where it waits."""
         if self._over is None:
             self._over = ClosedError("this messenger is closed")
         if self._connection is not None:
-            self._connection.session.drain(time.monotonic())
-            self._connection.look()
+            self._connection.drain()
         elif self._task is not None:
             self._task.cancel()
         if self._task is not None:
@@ -213,7 +232,7 @@ class EphemeralClient:
             error: Exception
             try:
                 context = self._credentials.client_context(verify_hostname=self._reference.verify_hostname)
-                websocket, _hub = await dial(self._reference, context, self._limits, self._log)
+                websocket, _hub = await dial(self._reference, context, self._limits)
             except (PeerRefused, ssl.SSLCertVerificationError) as refusal:
                 self._end(HubRefused(f"{self._reference.addr}: {why(refusal)}"))
                 return
@@ -246,11 +265,11 @@ class EphemeralClient:
         if self._on_fatal is not None and isinstance(error, HubRefused):
             self._on_fatal(error)
 
-    async def _serve(self, websocket: object) -> Closed:
+    async def _serve(self, websocket: WebSocket) -> Closed:
         session = Session.client(
             self._name, sorted(self.channels), now_s=time.monotonic(), ephemeral=True, limits=self._limits
         )
-        connection = Connection(websocket, session, self._greet, self._log)  # type: ignore[arg-type]
+        connection = Connection(websocket, session, self._greet, self._limits, self._log)
         self._connection = connection
         try:
             return await connection.run()

@@ -11,11 +11,18 @@ from keyop.attachment.held_cursor import HeldCursor
 from keyop.attachment.tail import Tail
 from keyop.federation.record import Record
 from keyop.federation.route import Link, Stays
-from keyop.storage.segments import channel_end
+from keyop.storage.offsets import read_offset
+from keyop.storage.segments import channel_end, list_segments
 
-# A line that does not parse is looked at again after this; further from the end than that it is what it is.
-_SECOND_LOOK_S = 0.01
+# What one look into the files brings, and keeps in memory until it is sent.
+_READ_BYTES = 128 * 1024
+SECOND_LOOK_S = 0.01
+"""A line that does not parse is looked at again after this: it may be half written."""
+
+# Further from the end than this a line is what it is.
 _SETTLED_BYTES = 1 << 20
+# A channel that has not grown, by what the board says, is looked at all the same after so many ticks: 10 s.
+_TICKS_OF_TRUST = 20
 
 OnStay = Callable[[str, Record, Stays], None]
 OnGap = Callable[[str, int, int], None]
@@ -34,6 +41,7 @@ class Feed:
         """
         self.channel = channel
         self._attachment = attachment
+        self._position_id = position_id
         self._held = HeldCursor(attachment, channel, position_id) if position_id is not None else None
         self._on_stay = on_stay
         self._on_gap = on_gap
@@ -43,26 +51,44 @@ class Feed:
         # Where what is in flight ends, by batch.
         self._in_flight: deque[tuple[int, int]] = deque()
         self._doubt: tuple[int, float] = (-1, 0.0)
+        self._looked = 0
         self.position = 0
         """Everything before this global offset is acknowledged, or not for the peer."""
+        self.has_more = False
+        """Whether `take` stopped although there is more, because so much stays here."""
+        self.gap: tuple[int, int] | None = None
+        """Of a position that lay below the first segment when it was opened: from where to where it was moved."""
 
-    def open(self, start: int | None) -> None:
+    def open(self, start: int | None, deadline: float | None = None) -> None:
         """Have the writer grant the position; ``start`` is for a new one, None is the channel's end. Blocks.
 
-        Raises `SubscriberBusy`, `WriterUnavailable`.
+        Raises `SubscriberBusy`, `WriterUnavailable`, `PublishTimeout`, `OSError`.
         """
+        directory = self._attachment.directory
         if self._held is not None:
-            self.position = self._held.open(start).offset
+            assert self._position_id is not None
+            before = read_offset(directory.offset_file(self.channel, self._position_id))
+            self.position = self._held.open(start, deadline=deadline).offset
+            segments, _foreign = list_segments(directory.channel(self.channel))
+            if before is not None and segments and before.value < segments[0].start == self.position:
+                self.gap = (before.value, self.position)
         else:
-            self.position = self._attachment.channel_end(self.channel)
+            self.position = channel_end(directory.channel(self.channel))
         self._read_to = self.position
-        self._tail = Tail(self._attachment, self.channel, self.position, self._skipped, lambda: None)
+        self._tail = Tail(
+            self._attachment, self.channel, self.position, self._skipped, lambda: None, chunk_bytes=_READ_BYTES
+        )
 
-    def take(self, link: Link, max_bytes: int) -> list[Record]:
+    def take(self, link: Link, most_bytes: int) -> list[Record]:
         """Records for the peer, up to a number of bytes (at least one, if there is one). Raises `OSError`."""
         taken: list[Record] = []
-        room = max_bytes
+        room = most_bytes
+        passed_bytes = 0
+        self.has_more = False
         while room > 0 and self._have_lines():
+            if passed_bytes > _READ_BYTES:
+                self.has_more = True  # others on the loop have their turn
+                break
             line = self._lines[self._next]
             record, stays = link.outbound(line)
             if stays is None:
@@ -74,6 +100,7 @@ class Feed:
                 break
             else:
                 self._on_stay(self.channel, record, stays)
+                passed_bytes += len(line)
             self._next += 1
             self._read_to += len(line) + 1
         if not taken:
@@ -85,22 +112,34 @@ class Feed:
             return True
         if self._held is not None and self._held.refresh():
             self._held.move(self.position)
+        if not self._may_have_grown():
+            return False
         batch = self._tail.read()
         if batch is None:
+            self._lines, self._next, self._read_to = [], 0, self._tail.offset
             return False
         self._lines, self._next, self._read_to = batch.lines, 0, batch.start
         return True
 
+    def _may_have_grown(self) -> bool:
+        """A look at the board instead of one into the directory: fifty idle peers with four channels each ask often."""
+        ticks = self._attachment.ticks
+        if self._tail.end == self._tail.offset and ticks - self._looked < _TICKS_OF_TRUST:
+            return False
+        self._looked = ticks
+        return True
+
     def _in_doubt(self) -> bool:
         """Whether the next line may be one that is still being written: it is read again a little later."""
-        if self._tail.offset - self._read_to > _SETTLED_BYTES:
-            return False
         offset, since_s = self._doubt
         now_s = time.monotonic()
-        if offset != self._read_to:
-            self._doubt = (self._read_to, now_s)
-        elif now_s - since_s >= _SECOND_LOOK_S:
+        if offset == self._read_to:
+            if now_s - since_s >= SECOND_LOOK_S:
+                return False
+        elif self._attachment.channel_end(self.channel) - self._read_to > _SETTLED_BYTES:
             return False
+        else:
+            self._doubt = (self._read_to, now_s)
         self._seek(self._read_to)
         return True
 
@@ -138,37 +177,29 @@ class Feed:
     def _seek(self, offset: int) -> None:
         self._lines, self._next, self._read_to = [], 0, offset
         self._tail.seek(offset)
+        self._looked = -_TICKS_OF_TRUST
 
     def _skipped(self, skipped_bytes: int) -> None:
-        to = self._tail.offset
-        self._on_gap(self.channel, to - skipped_bytes, to)
+        self._on_gap(self.channel, self._read_to, self._read_to + skipped_bytes)
 
     @property
     def behind_bytes(self) -> int:
         """How much of the channel is not acknowledged."""
         return max(0, self._attachment.channel_end(self.channel) - self.position)
 
-    def close(self, deadline: float | None = None, *, forget: bool = False) -> None:
+    def close(self, deadline: float | None = None) -> None:
         """Give the position back to the writer. Blocks. Raises `KeyopError`."""
         self._tail.close()
         if self._held is not None:
-            self._held.close(deadline=deadline, forget=forget)
+            self._held.close(deadline=deadline)
 
 
 def start_of_new(attachment: Attachment, channel: str, position_id: str, raw_id: str) -> int | None:
     """Where a position that does not exist yet begins: None for the channel's end.
 
-    Go releases up to 1.21 wrote the file under the peer's raw name: what it says is gone on from. Raises `OSError`.
+    Go releases up to 1.21 wrote the file under the peer's raw name: what it says is gone on from.
     """
-    directory = attachment.directory
-    if "/" in raw_id or raw_id == position_id:
+    if "/" in raw_id or "\0" in raw_id or raw_id == position_id:
         return None
-    try:
-        text = directory.offset_file(channel, raw_id).read_text()
-    except (OSError, UnicodeDecodeError, ValueError):
-        return None
-    try:
-        offset = int(text)
-    except ValueError:
-        return None
-    return min(max(0, offset), channel_end(directory.channel(channel)))
+    parsed = read_offset(attachment.directory.offset_file(channel, raw_id))
+    return None if parsed is None else parsed.value

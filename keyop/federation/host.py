@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-import time
 from collections.abc import Iterable
 from typing import Self
 
@@ -17,16 +17,20 @@ from keyop.federation.audit import Audit
 from keyop.federation.connection import Connection
 from keyop.federation.credentials import Credentials
 from keyop.federation.identity import Role
-from keyop.federation.inbound import Inbound, KnownIds
+from keyop.federation.inbound import Inbound
+from keyop.federation.known_ids import KnownIds
 from keyop.federation.limits import Limits
 from keyop.federation.news import News
 from keyop.federation.outbound import Outbound
 from keyop.federation.positions import CLIENT_PREFIX, HUB_PREFIX, PositionNames
 from keyop.federation.route import Link
 from keyop.federation.session import Closed
-from keyop.ipc import lease
+from keyop.federation.standing import Standings
+from keyop.federation.traffic import Traffic
+from keyop.ipc import layout, lease
 
 CLOSE_TIMEOUT_S = 10.0
+_LOOK_S = 0.5
 
 
 class Host:
@@ -35,6 +39,7 @@ class Host:
     def __init__(
         self, settings: Settings, role: Role, attachment: Attachment, held: lease.Lease, logger: logging.Logger
     ) -> None:
+        loop = asyncio.get_running_loop()
         self.settings = settings
         self.role = role
         self.attachment = attachment
@@ -42,13 +47,20 @@ class Host:
         self.credentials = Credentials(settings.tls, role)
         self.limits = Limits.of(settings.federation)
         self.audit = Audit(attachment, logger)
-        self.acknowledgements = Acknowledgements(attachment, asyncio.get_running_loop())
+        self.acknowledgements = Acknowledgements(attachment, loop)
         self.known = KnownIds(attachment)
         self.positions = PositionNames(attachment.directory.run, HUB_PREFIX if role == "hub" else CLIENT_PREFIX)
-        self.news = News(attachment, asyncio.get_running_loop(), self._grown)
+        self.standings = Standings(attachment)
+        self.news = News(attachment, loop, self._grown)
         self._lease = held
         self._connections: set[Connection] = set()
         self._one_ended = asyncio.Event()
+        self._namesakes: set[str] = set()
+        self.is_leaving = False
+        """Whether it stops: no new connections."""
+        # Answers that nobody waits for any more would fill the table.
+        attachment.tick_listeners.append(self._take_unclaimed)
+        self._looking = asyncio.create_task(self._look())
 
     @classmethod
     async def open(cls, settings: Settings, role: Role, logger: logging.Logger) -> Self:
@@ -60,7 +72,9 @@ class Host:
         if not (settings.tls.cert and settings.tls.key and settings.tls.ca):
             raise ConfigError("federation needs tls.cert, tls.key and tls.ca; `keyop keygen` makes them")
         Credentials(settings.tls, role)  # what is wrong with them is said before a writer is started
-        attachment = await asyncio.to_thread(Attachment, settings, logger.parent)
+        _take_descriptors()
+        number = layout.ROLE_HUB if role == "hub" else layout.ROLE_CLIENT
+        attachment = await asyncio.to_thread(Attachment, settings, logger.parent, number)
         try:
             held = _only_one(attachment, role)
             try:
@@ -85,13 +99,13 @@ class Host:
     def link(self, peer_name: str, features: frozenset[str]) -> Link:
         """The link to a peer."""
         link = Link(self.name, peer_name, features, self.limits.record_bytes)
-        if link.is_namesake:
+        if link.is_namesake and peer_name not in self._namesakes:
+            self._namesakes.add(peer_name)
             self.log.warning(
-                "%s: the peer's certificate has this host's own name: loops are stopped by message ids alone; "
-                "give each host a certificate of its own",
+                "%s: the peer's certificate has this host's own name: no route tells who has a message, ids alone stop "
+                "what would come back; give each host a certificate of its own",
                 peer_name,
             )
-            self.audit.event("peer_connected", peer=peer_name, detail="both certificates have the same name")
         return link
 
     def inbound(self, link: Link, allowed: Iterable[str] | None) -> Inbound:
@@ -99,9 +113,14 @@ class Host:
         channels = None if allowed is None else frozenset(allowed)
         return Inbound(self.attachment, self.acknowledgements, link, self.known, self.audit, allowed=channels)
 
-    def outbound(self, channels: Iterable[str], position_id: str | None, raw_id: str) -> Outbound:
+    def outbound(self, channels: Iterable[str], position_id: str | None, raw_id: str, traffic: Traffic) -> Outbound:
         """A sending half."""
-        return Outbound(self.attachment, channels, position_id, raw_id, self.limits, self.audit)
+        return Outbound(self.attachment, channels, position_id, raw_id, self.audit, traffic)
+
+    def _take_unclaimed(self) -> None:
+        self.attachment.replies.unclaimed()
+
+    # ---- connections
 
     async def run(self, connection: Connection) -> Closed:
         """Run a connection to its end, waking it when its channels grow."""
@@ -117,14 +136,26 @@ class Host:
             if connection.outbound is not None and connection.outbound.grown(channels):
                 connection.look()
 
+    def close_all(self, code: int, reason: str) -> None:
+        """End all connections."""
+        for connection in list(self._connections):
+            connection.close(code, reason)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            self.standings.write()
+            self.audit.flush()
+
+    # ---- the end
+
     async def drain(self) -> None:
         """Finish the batches under way, and close every connection with 1001."""
-        now_s = time.monotonic()
-        for connection in self._connections:
-            connection.session.drain(now_s)
-            connection.look()
+        self.is_leaving = True
+        for connection in list(self._connections):
+            connection.drain()
         try:
-            async with asyncio.timeout(self.limits.drain_timeout_s + 1):
+            async with asyncio.timeout(self.limits.drain_timeout_s + CLOSE_TIMEOUT_S):
                 while self._connections:
                     self._one_ended.clear()
                     await self._one_ended.wait()
@@ -133,8 +164,10 @@ class Host:
 
     async def close(self) -> None:
         """Leave the data directory."""
+        self._looking.cancel()
         self.news.close()
-        self.known.close()
+        self.audit.flush()
+        await asyncio.to_thread(self.known.close)
         await asyncio.to_thread(self.attachment.close, CLOSE_TIMEOUT_S)
         self.acknowledgements.close()
         self._lease.release()
@@ -147,3 +180,13 @@ def _only_one(attachment: Attachment, role: Role) -> lease.Lease:
         raise FederationBusy(f"{attachment.directory.path}: a keyop {role} runs on this directory already")
     held.note(f"pid {os.getpid()}\n")
     return held
+
+
+def _take_descriptors() -> None:
+    """One for each connection, and one for each channel of each peer."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # macOS: what it calls the limit cannot be had
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Collection
+import time
+from collections import Counter, deque
+from collections.abc import Collection, Iterator
 from enum import Enum
+from itertools import islice
 
 from keyop.attachment.acknowledgements import Acknowledgements
 from keyop.attachment.attachment import Attachment
-from keyop.errors import ChannelNameError
+from keyop.errors import ChannelNameError, PublishTimeout
 from keyop.federation.audit import Audit
-from keyop.federation.known_ids import ChannelIds, MustRead
+from keyop.federation.known_ids import KnownIds
 from keyop.federation.record import Fault, Record
 from keyop.federation.route import Link
 from keyop.federation.session import Batch
@@ -21,6 +23,10 @@ from keyop.storage.segments import MAX_LINE_BYTES
 
 # A transaction that goes through the ring as it is; a single longer line makes a longer one.
 TRANSACTION_BYTES = 120 * 1024
+# So many records are looked at before others on the loop have their turn.
+_PIECE = 512
+# A ring that stays full is tried again and again: a thread that waits in it has to come back when this process stops.
+_PATIENCE_S = 2.0
 
 
 class Outcome(Enum):
@@ -35,38 +41,6 @@ class Outcome(Enum):
     """A channel that the peer may not publish to, a bad name, an empty id, a record that is too long."""
     UNREADABLE = "unreadable"
     """Not an envelope, or one of another version that is not passed on."""
-
-
-class KnownIds:
-    """The ids of all channels that came in; shared by the connections of one process."""
-
-    def __init__(self, attachment: Attachment) -> None:
-        self._attachment = attachment
-        self._channels: dict[str, ChannelIds] = {}
-        self._lock = asyncio.Lock()
-
-    async def unknown(self, channel: str, records: list[tuple[Record, int]]) -> list[tuple[Record, int]]:
-        """Those of (record, hash of its id) that the channel does not hold yet. Raises `OSError`."""
-        ids = self._channels.get(channel)
-        if ids is None:
-            ids = self._channels[channel] = ChannelIds(self._attachment.directory.channel(channel))
-        async with self._lock:  # an index is not for two threads
-            ids.may_read = False
-            try:
-                return _without_known(ids, records)
-            except MustRead:
-                ids.may_read = True
-                return await asyncio.to_thread(_without_known, ids, records)
-
-    def close(self) -> None:
-        """Give up all descriptors."""
-        for ids in self._channels.values():
-            ids.close()
-
-
-def _without_known(ids: ChannelIds, records: list[tuple[Record, int]]) -> list[tuple[Record, int]]:
-    ids.follow()
-    return [(record, hash) for record, hash in records if not ids.holds(record.head.id.encode(), hash)]
 
 
 class Inbound:
@@ -94,21 +68,40 @@ class Inbound:
         self.outcomes: Counter[Outcome] = Counter()
         """How many records had which outcome."""
 
-    async def commit(self, batch: Batch) -> None:
-        """Commit what is good of a batch. Returns when it is synced; the batch may be acknowledged then.
+    async def hand_over(self, batch: Batch) -> Handed:
+        """Give what is good of a batch to the writer.
 
-        Raises `KeyopError` and `OSError` if it could not be committed: no acknowledgement, the peer sends it again.
+        Raises `KeyopError` and `OSError` if it could not be given: no acknowledgement, the peer sends it again.
         """
-        by_channel: dict[str, list[tuple[Record, int]]] = {}
-        for record in batch.records():
-            if self._is_good(record):
-                id_hash = inbound.id_hash(record.head.id.encode())
-                by_channel.setdefault(record.head.channel, []).append((record, id_hash))
-        for channel, records in by_channel.items():
-            unknown = await self._known.unknown(channel, records)
-            self.outcomes[Outcome.DUPLICATE] += len(records) - len(unknown)
-            by_channel[channel] = unknown
-        await self._commit(by_channel)
+        handed = Handed(self)
+        try:
+            records = batch.records()
+            while piece := list(islice(records, _PIECE)):
+                by_channel: dict[str, list[Record]] = {}
+                for record in piece:
+                    if self._is_good(record):
+                        by_channel.setdefault(record.head.channel, []).append(record)
+                for channel, good in by_channel.items():
+                    for transaction, ids in self._transactions(channel, *await self._new(channel, good)):
+                        handed.under_way.append((await self._send(transaction), channel, ids))
+                await asyncio.sleep(0)
+        except BaseException:
+            handed.abandon()
+            raise
+        return handed
+
+    async def _new(self, channel: str, records: list[Record]) -> tuple[list[Record], list[int]]:
+        """Those records that the channel does not hold yet, and the hashes of their ids."""
+        ids = [record.head.id.encode("utf-8", "surrogatepass") for record in records]
+        hashes = [inbound.id_hash(id) for id in ids]
+        known = await self._known.known(channel, ids, hashes)
+        if not known:
+            return records, hashes
+        self.outcomes[Outcome.DUPLICATE] += sum(hash in known for hash in hashes)
+        new = [(record, hash) for record, hash in zip(records, hashes, strict=True) if hash not in known]
+        return [record for record, _ in new], [hash for _, hash in new]
+
+    # ---- what is not taken
 
     def _is_good(self, record: Record) -> bool:
         head = record.head
@@ -147,43 +140,83 @@ class Inbound:
             detail=detail,
         )
 
-    async def _commit(self, by_channel: dict[str, list[tuple[Record, int]]]) -> None:
-        sent: list[tuple[int, str, int]] = []
-        kept: list[tuple[str, str]] = []
-        for channel, records in by_channel.items():
-            for transaction, ids in self._transactions(channel, records):
-                sent.append((await self._acknowledgements.send(transaction), channel, len(ids)))
-                kept += ((channel, id) for id in ids)
-        for position, channel, count in sent:
-            await self._acknowledgements.committed(position)
-            (duplicates,) = self._attachment.replies.of(position, channel)
-            self.outcomes[Outcome.COMMITTED] += count - duplicates
-            self.outcomes[Outcome.DUPLICATE] += duplicates
-        self._audit.forwarded("inbound", self._peer, kept)
+    # ---- what is
 
-    def _transactions(self, channel: str, records: list[tuple[Record, int]]) -> list[tuple[bytes, list[str]]]:
+    def _transactions(
+        self, channel: str, records: list[Record], hashes: list[int]
+    ) -> Iterator[tuple[bytes, list[str]]]:
         """(transaction, the ids of its records), each small enough for the ring."""
-        transactions = []
         name = channel.encode()
         lines: list[bytes] = []
-        hashes: list[int] = []
-        ids: list[str] = []
-        length = 0
-        for record, id_hash in records:
+        first = length = 0
+        for number, record in enumerate(records):
             line = self._link.taken_over(record) + b"\n"
-            if len(line) > MAX_LINE_BYTES:
+            if len(line) > MAX_LINE_BYTES:  # its route has become as long as a message
                 self._refuse(record, f"reason=too_big bytes={len(line)}")
-                continue
-            if lines and length + len(line) > TRANSACTION_BYTES:
-                transactions.append((_transaction(name, lines, hashes), ids))
-                lines, hashes, ids, length = [], [], [], 0
-            lines.append(line)
-            ids.append(record.head.id)
-            hashes.append(id_hash)
-            length += len(line) + inbound.LINE_BYTES
+                line = b""
+            if lines and (not line or length + len(line) > TRANSACTION_BYTES):
+                yield _transaction(name, lines, hashes[first:number]), _ids(records[first:number])
+                lines, length = [], 0
+            if not lines:
+                first = number
+            if line:
+                lines.append(line)
+                length += len(line) + inbound.LINE_BYTES
         if lines:
-            transactions.append((_transaction(name, lines, hashes), ids))
-        return transactions
+            yield _transaction(name, lines, hashes[first:]), _ids(records[first:])
+
+    async def _send(self, transaction: bytes) -> int:
+        while True:
+            try:
+                return await self._acknowledgements.send(transaction, time.monotonic() + _PATIENCE_S)
+            except PublishTimeout:
+                continue  # nothing of it was handed over
+
+    async def committed(self, position: int, channel: str, ids: list[str]) -> int:
+        """Wait for a transaction; how many of its messages were new. Raises `KeyopError`."""
+        await self._acknowledgements.committed(position)
+        # The writer leaves out what another connection brought at the same moment, and tells how many only.
+        known = sum(self._attachment.replies.of(position, channel))
+        self.outcomes[Outcome.DUPLICATE] += known
+        self.outcomes[Outcome.COMMITTED] += len(ids) - known
+        self._audit.forwarded("inbound", self._peer, [(channel, id) for id in ids])
+        return len(ids) - known
+
+    def forget(self, position: int) -> None:
+        """Nobody will ask what became of a transaction."""
+        self._attachment.replies.expected.discard(position)
+
+
+class Handed:
+    """A batch that the writer has been given."""
+
+    def __init__(self, inbound: Inbound) -> None:
+        self.under_way: deque[tuple[int, str, list[str]]] = deque()
+        """Its transactions: position in the ring, channel, ids of the messages."""
+        self._inbound = inbound
+
+    async def committed(self) -> int:
+        """Return when all of it is committed and synced; how many messages were new.
+
+        Raises `KeyopError` if it could not be committed.
+        """
+        new = 0
+        try:
+            while self.under_way:
+                new += await self._inbound.committed(*self.under_way[0])
+                self.under_way.popleft()
+        finally:
+            self.abandon()
+        return new
+
+    def abandon(self) -> None:
+        """The connection is gone: whether it is committed does not matter any more."""
+        while self.under_way:
+            self._inbound.forget(self.under_way.popleft()[0])
+
+
+def _ids(records: list[Record]) -> list[str]:
+    return [record.head.id for record in records]
 
 
 def _transaction(channel: bytes, lines: list[bytes], hashes: list[int]) -> bytes:

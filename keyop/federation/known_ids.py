@@ -2,196 +2,233 @@
 
 A cache of ids reaches back as far as it is large. What comes back after a long absence is older: a Go hub sends a
 client its own messages again, and of two ways through a ring the slower one may take a day. So each channel's ids are
-indexed as its files grow: blocks of id hashes with the span of time that the ids themselves speak of (they are UUID
-v7). A new message is younger than every block, and costs a look at the spans.
+indexed as its files grow. A new message costs a look into a dictionary.
 
-The writer looks once more when it commits (`keyop.writer.seen`), for what two connections bring at the same time.
+The writer looks once more when it commits (`keyop.writer.seen`), for what two connections bring at the same time. What
+was removed with its segment is not recognised any more.
 """
 
 from __future__ import annotations
 
-import re
-from array import array
+import asyncio
+import threading
 from bisect import bisect_left
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 
-from keyop.protocol.inbound import id_hash
-from keyop.storage.segment_reader import SegmentReader
-from keyop.storage.segments import list_segments
+from keyop.attachment.attachment import Attachment
+from keyop.federation.id_stretches import Gathering, Loaded, Notes, Stretch, bucket_of, scan, sealed_segments
+from keyop.storage.segment_reader import Event, SegmentReader
 
-BLOCK_IDS = 16_384
-_BLOCKS_IN_MEMORY = 64
-# A sealed segment holds nothing younger than its last write; the clocks of hosts differ by less than this.
-_CLOCK_SLACK_MS = 3_600_000
-_FOR_EVER_MS = 1 << 48
-
-_find_id = re.compile(rb'\{"v":1,"id":"([^"\\]+)"').match
-_is_v7 = re.compile(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-7").match
-
-
-def id_ms(id: bytes) -> int | None:
-    """The milliseconds since 1970 that a UUID v7 speaks of; None for any other id."""
-    return int(id[:8] + id[9:13], 16) if _is_v7(id) else None
+# On an event loop no more of them is read than this, so that others have their turn.
+_BATCHES_ON_LOOP = 2
+_CHANNELS_OPEN = 256
+_NOTES = "ids"
 
 
 class MustRead(Exception):
-    """Old parts of the files have to be read, and the caller did not allow it: on an event loop that takes too long."""
-
-
-class _Block:
-    """Ids that stand one after the other in the files, from one global offset to another."""
-
-    __slots__ = ("end", "greatest_ms", "hashes", "least_ms", "start")
-
-    def __init__(self, start: int) -> None:
-        self.start = start
-        self.end = start
-        self.least_ms = _FOR_EVER_MS
-        self.greatest_ms = -1
-        # Sorted. None: not in memory now.
-        self.hashes: array[int] | None = None
+    """Much of the files has to be read, and the caller did not allow it: on an event loop that takes too long."""
 
 
 class ChannelIds:
-    """The ids of one channel. Not for several threads at once; reading old segments may take a second.
+    """The ids of one channel. Any thread may ask; with ``may_read`` False nobody waits for another one's reading."""
 
-    With ``may_read`` False the calls raise `MustRead` where that is needed; nothing has changed then.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.may_read = True
+    def __init__(self, directory: Path, notes: Path, loaded: Loaded) -> None:
+        """``notes``: a file for what is known of sealed segments."""
         self._directory = directory
-        self._blocks: list[_Block] = []
-        self._loaded: OrderedDict[int, _Block] = OrderedDict()
-        # Sealed segments that nobody has asked for: start, end, time of the last write.
-        self._unread: list[tuple[int, int, int]] = []
-        self._fresh: set[int] = set()
-        self._fresh_block = _Block(0)
+        self._notes = Notes(notes)
+        self._loaded = loaded
+        self._lock = threading.Lock()
         self._reader: SegmentReader | None = None
+        self._clear()
 
-    def follow(self) -> None:
-        """Read what was added to the channel since the last call. Raises `OSError`."""
-        if self._reader is None:
-            self._need_to_read()
-            self._begin()
+    def _clear(self) -> None:
+        self._by_bucket: dict[bytes, list[Stretch]] = {}
+        self._of_segment: dict[int, list[Stretch]] = {}
+        self._gathering = Gathering()
+        self._segment_start = -1
+        # Sizes of the segments that are indexed to their end, by start; and whether there are some that are not noted.
+        self._whole: dict[int, int] = {}
+        self._unnoted = False
+
+    def known(self, ids: Sequence[bytes], hashes: Sequence[int], end: int = 0, *, may_read: bool = True) -> set[int]:
+        """Those of the hashes whose id the channel holds; ``hashes[i]`` is the `id_hash` of ``ids[i]``.
+
+        ``end``: where the channel is known to end; if the files can be read up to there, they are. Raises `OSError`,
+        and `MustRead` if there is much to read and ``may_read`` is False.
+        """
+        if not self._lock.acquire(blocking=may_read):
+            raise MustRead
+        try:
+            self._follow(end, may_read)
+            return self._find(ids, hashes, may_read)
+        finally:
+            self._lock.release()
+
+    # ---- what is added
+
+    def _follow(self, end: int, may_read: bool) -> None:
+        if self._reader is None or self._unnoted:
+            if not may_read:
+                raise MustRead
+            if self._reader is None:
+                self._begin()
+            self._note()
         reader = self._reader
         assert reader is not None
-        while (batch := reader.read_batch(relist=True)) is not None:
+        batches = 0
+        while (batch := reader.read_batch(relist=reader.offset < end)) is not None:
+            if any(event.event is Event.REMADE for event in reader.events):
+                self._loaded.forget(self._directory)
+                self._clear()
             reader.events.clear()
-            self._add(batch.lines, batch.end)
+            if reader.segment_start != self._segment_start:
+                self._leave_segment()
+                self._segment_start = reader.segment_start
+                self._gathering.begin(batch.start)
+            self._gathering.add(batch.lines, batch.end)
+            if self._gathering.is_full:
+                self._seal()
+            batches += 1
+            if batches == _BATCHES_ON_LOOP and not may_read:
+                raise MustRead
 
     def _begin(self) -> None:
-        segments, _foreign = list_segments(self._directory)
-        start = segments[-1].start if segments else 0
-        for segment in segments[:-1]:
-            status = segment.path.stat()
-            self._unread.append((segment.start, segment.start + status.st_size, status.st_mtime_ns // 1_000_000))
-        self._fresh_block = _Block(start)
-        self._reader = SegmentReader(self._directory, start)
+        """Learn what sealed segments hold, from the notes or by reading; the active one is read by `_follow`."""
+        noted = self._notes.read()
+        sealed = sealed_segments(self._directory)
+        for start, size in sealed:
+            stretches = noted.get((start, size))
+            for stretch in scan(self._directory, start, start + size) if stretches is None else stretches:
+                self._index(start, stretch)
+            self._whole[start] = size
+        self._unnoted = noted.keys() != set(sealed)
+        self._reader = SegmentReader(self._directory, sealed[-1][0] + sealed[-1][1] if sealed else 0)
 
-    def _add(self, lines: list[bytes], end: int) -> None:
-        block, fresh = self._fresh_block, self._fresh
-        for line in lines:
-            found = _find_id(line)
-            if found is not None:
-                _widen(block, found[1])
-                fresh.add(id_hash(found[1]))
-        block.end = end
-        if len(fresh) >= BLOCK_IDS:
-            self._keep(block, array("Q", sorted(fresh)))
-            self._blocks.append(block)
-            self._fresh = set()
-            self._fresh_block = _Block(end)
+    def _leave_segment(self) -> None:
+        self._seal()
+        if self._segment_start >= 0:
+            self._whole[self._segment_start] = self._gathering.end - self._segment_start
+            self._unnoted = True
 
-    def holds(self, id: bytes, hash: int) -> bool:
-        """Whether the channel has a message of this id (`hash` is its `id_hash`), as of the last `follow`.
+    def _seal(self) -> None:
+        """What was gathered becomes a stretch."""
+        gathering = self._gathering
+        if gathering.hashes:
+            stretch = gathering.stretch()
+            self._index(self._segment_start, stretch)
+            self._loaded.put(self._directory, stretch, gathering.hashes)
+        gathering.begin(gathering.end)
 
-        Raises `OSError` where an old segment cannot be read.
-        """
-        if hash in self._fresh:
-            return True
-        time_ms = id_ms(id)
-        if self._unread:
-            self._read_segments(time_ms)
-        for block in reversed(self._blocks):
-            if time_ms is None or block.least_ms <= time_ms <= block.greatest_ms:
-                hashes = self._hashes_of(block)
-                at = bisect_left(hashes, hash)
-                if at < len(hashes) and hashes[at] == hash:
-                    return True
-        return False
+    def _index(self, segment_start: int, stretch: Stretch) -> None:
+        self._of_segment.setdefault(segment_start, []).append(stretch)
+        for bucket in stretch.buckets:
+            self._by_bucket.setdefault(bucket, []).append(stretch)
 
-    def _read_segments(self, time_ms: int | None) -> None:
-        """Index the sealed segments that may hold an id of this time."""
-        wanted = [entry for entry in self._unread if time_ms is None or time_ms <= entry[2] + _CLOCK_SLACK_MS]
-        for entry in wanted:
-            self._need_to_read()
-            self._unread.remove(entry)
-            start, end, _ = entry
-            self._blocks[:0] = self._scan(start, end)
+    # ---- what is asked
 
-    def _scan(self, start: int, end: int) -> list[_Block]:
-        """Blocks for a range of the files, without their hashes: few of them are asked for."""
-        blocks = []
-        block = _Block(start)
-        count = 0
-        reader = SegmentReader(self._directory, start)
-        try:
-            while reader.offset < end and (batch := reader.read_batch()) is not None:
-                for line in batch.lines:
-                    found = _find_id(line)
-                    if found is not None:
-                        _widen(block, found[1])
-                        count += 1
-                block.end = min(batch.end, end)
-                if count >= BLOCK_IDS:
-                    blocks.append(block)
-                    block, count = _Block(batch.end), 0
-        finally:
-            reader.close()
-        return [*blocks, block] if count else blocks
+    def _find(self, ids: Sequence[bytes], hashes: Sequence[int], may_read: bool) -> set[int]:
+        fresh, by_bucket = self._gathering.hashes, self._by_bucket
+        found: set[int] = set()
+        sought: dict[Stretch, list[int]] = {}
+        for id, hash in zip(ids, hashes, strict=True):
+            if hash in fresh:
+                found.add(hash)
+                continue
+            for stretch in by_bucket.get(bucket_of(id), ()):
+                sought.setdefault(stretch, []).append(hash)
+        for stretch, wanted in sought.items():
+            there = self._loaded.get(self._directory, stretch)
+            if there is None:
+                if not may_read:
+                    raise MustRead
+                there = self._loaded.read(self._directory, stretch)
+            for hash in wanted:
+                at = bisect_left(there, hash)
+                if at < len(there) and there[at] == hash:
+                    found.add(hash)
+        return found
 
-    def _hashes_of(self, block: _Block) -> array[int]:
-        if block.hashes is None:
-            self._need_to_read()
-            return self._keep(block, self._read_hashes(block))
-        self._loaded.move_to_end(block.start)
-        return block.hashes
+    # ---- the end
 
-    def _read_hashes(self, block: _Block) -> array[int]:
-        hashes: list[int] = []
-        reader = SegmentReader(self._directory, block.start)
-        try:
-            while reader.offset < block.end and (batch := reader.read_batch()) is not None:
-                hashes += (id_hash(found[1]) for found in map(_find_id, batch.lines) if found is not None)
-        finally:
-            reader.close()
-        return array("Q", sorted(hashes))
+    def _note(self) -> None:
+        """Spare the next process the reading of what is sealed by now, and forget what is removed."""
+        if not self._unnoted:
+            return
+        self._unnoted = False
+        self._forget_removed({start for start, _size in sealed_segments(self._directory)})
+        self._notes.write({(start, size): self._of_segment.get(start, []) for start, size in self._whole.items()})
 
-    def _keep(self, block: _Block, hashes: array[int]) -> array[int]:
-        block.hashes = hashes
-        self._loaded[block.start] = block
-        if len(self._loaded) > _BLOCKS_IN_MEMORY:
-            self._loaded.popitem(last=False)[1].hashes = None
-        return hashes
-
-    def _need_to_read(self) -> None:
-        if not self.may_read:
-            raise MustRead
+    def _forget_removed(self, starts: set[int]) -> None:
+        removed = self._whole.keys() - starts
+        if not removed:
+            return
+        kept = {start: stretches for start, stretches in self._of_segment.items() if start not in removed}
+        self._whole = {start: size for start, size in self._whole.items() if start not in removed}
+        self._of_segment, self._by_bucket = {}, {}
+        for start, stretches in kept.items():
+            for stretch in stretches:
+                self._index(start, stretch)
 
     def close(self) -> None:
-        """Give the descriptor up."""
-        if self._reader is not None:
+        """Note what is known, and give the descriptor up. Raises `OSError`."""
+        with self._lock:
+            if self._reader is None:
+                return
             self._reader.close()
+            self._reader = None
+            self._note()
+            self._clear()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody is asking just now."""
+        return self._lock.locked()
 
 
-def _widen(block: _Block, id: bytes) -> None:
-    time_ms = id_ms(id)
-    if time_ms is None:
-        block.least_ms, block.greatest_ms = 0, _FOR_EVER_MS
-        return
-    if time_ms < block.least_ms:
-        block.least_ms = time_ms
-    if time_ms > block.greatest_ms:
-        block.greatest_ms = time_ms
+class KnownIds:
+    """The ids of all channels that come in; shared by the connections of one process."""
+
+    def __init__(self, attachment: Attachment) -> None:
+        self._attachment = attachment
+        self._loaded = Loaded()
+        self._channels: OrderedDict[str, ChannelIds] = OrderedDict()
+
+    async def known(self, channel: str, ids: Sequence[bytes], hashes: Sequence[int]) -> set[int]:
+        """Those of the hashes whose id stands in the channel. Raises `OSError`."""
+        of_channel = self._channels.pop(channel, None)
+        if of_channel is None:
+            directory = self._attachment.directory
+            notes = directory.run / _NOTES / f"{channel}.json"
+            of_channel = ChannelIds(directory.channel(channel), notes, self._loaded)
+        self._channels[channel] = of_channel
+        end = self._attachment.channel_end(channel)
+        try:
+            return of_channel.known(ids, hashes, end, may_read=False)
+        except MustRead:
+            await self._make_room()
+            found = await asyncio.to_thread(of_channel.known, ids, hashes, end)
+            if self._channels.get(channel) is not of_channel:
+                await asyncio.to_thread(_close, of_channel)  # it was put out while it waited for its thread
+            return found
+
+    async def _make_room(self) -> None:
+        """A peer that may publish to any channel can make up new ones all the time."""
+        while len(self._channels) > _CHANNELS_OPEN:
+            oldest = next((name for name, ids in self._channels.items() if not ids.is_busy), None)
+            if oldest is None:
+                return
+            await asyncio.to_thread(_close, self._channels.pop(oldest))
+
+    def close(self) -> None:
+        """Give up all descriptors."""
+        for of_channel in self._channels.values():
+            _close(of_channel)
+
+
+def _close(of_channel: ChannelIds) -> None:
+    try:
+        of_channel.close()
+    except OSError:
+        pass  # the next process reads what could not be noted

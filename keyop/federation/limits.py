@@ -46,6 +46,9 @@ class Limits:
     max_unfinished: int = _default.max_unfinished
     """Most connections of a hub, of all peers together, that are not through with their handshake."""
 
+    max_peer_connections: int = _default.max_peer_connections
+    """Most connections of a hub with one certificate."""
+
     handshake_timeout_s: float = _default.handshake_timeout_ms / 1000
     """Seconds for the other side's handshake."""
 
@@ -67,6 +70,9 @@ class Limits:
     window_bytes: int = _default.window_bytes
     """Bytes in flight, and bytes that wait for their commit, at which no further batch is begun."""
 
+    compression: bool = _default.compression
+    """Whether to ask for compression, and to agree to it."""
+
     unsent_acks: int = 1_024
     """Acknowledgements that may wait because the peer does not read them. No key: a peer that keeps to the protocol
     has as many batches in flight at most, and waits for their acknowledgements."""
@@ -82,6 +88,7 @@ class Limits:
             handshake_bytes=settings.max_handshake_bytes,
             subscribe_names=settings.max_subscribe_names,
             max_unfinished=settings.max_unfinished,
+            max_peer_connections=settings.max_peer_connections,
             handshake_timeout_s=settings.handshake_timeout_ms / 1000,
             ack_timeout_s=settings.ack_timeout_ms / 1000,
             drain_timeout_s=settings.drain_timeout_ms / 1000,
@@ -89,6 +96,7 @@ class Limits:
             ping_timeout_s=settings.ping_timeout_ms / 1000,
             window_batches=settings.window_batches,
             window_bytes=settings.window_bytes,
+            compression=settings.compression,
         )
 
     @property

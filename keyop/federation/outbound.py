@@ -10,32 +10,33 @@ from collections.abc import Iterable
 from keyop.attachment.attachment import Attachment
 from keyop.errors import KeyopError
 from keyop.federation.audit import Audit
-from keyop.federation.feed import Feed, start_of_new
-from keyop.federation.limits import Limits
+from keyop.federation.feed import SECOND_LOOK_S, Feed, start_of_new
 from keyop.federation.record import Record
 from keyop.federation.route import Link, Stays
-from keyop.federation.wire import PIPELINED
-
-# A turn of one channel: small enough that a channel with a backlog of a day holds up nobody's fresh messages.
-TURN_BYTES = 128 * 1024
-# With a peer that takes one batch at a time, which costs a round trip and a sync of its disk each.
-SINGLE_TURN_BYTES = 1 << 20
+from keyop.federation.traffic import Traffic
 
 
 class Parcel:
     """Records of one batch, and the feeds that they came from."""
 
-    __slots__ = ("feeds", "records", "size_bytes")
+    __slots__ = ("feeds", "lines", "messages", "size_bytes")
 
     def __init__(self) -> None:
         self.feeds: list[Feed] = []
-        self.records: list[Record] = []
-        self.size_bytes = 0
-
-    @property
-    def lines(self) -> list[bytes]:
+        self.lines: list[bytes] = []
         """What to send."""
-        return [record.line for record in self.records]
+        self.messages: list[tuple[str, str]] = []
+        """Channel and id of each."""
+        self.size_bytes = 0
+        """Length on the wire."""
+
+    def add(self, feed: Feed, records: list[Record]) -> None:
+        """Take what a feed gives."""
+        self.feeds.append(feed)
+        for record in records:
+            self.lines.append(record.line)
+            self.messages.append((record.head.channel, record.head.id))
+            self.size_bytes += len(record.line) + 4
 
 
 class Outbound:
@@ -47,18 +48,18 @@ class Outbound:
         channels: Iterable[str],
         position_id: str | None,
         raw_id: str,
-        limits: Limits,
         audit: Audit,
+        traffic: Traffic,
     ) -> None:
         """``position_id``: from `PositionNames`, None for an ephemeral peer. ``raw_id``: the same unsanitised."""
         self._attachment = attachment
         self._position_id = position_id
         self._raw_id = raw_id
-        self._limits = limits
         self._audit = audit
+        self._traffic = traffic
         self._link: Link | None = None
-        self._turn_bytes = TURN_BYTES
         self.feeds = {channel: Feed(attachment, channel, position_id, self._stays, self._gap) for channel in channels}
+        """By channel."""
         # Feeds that may have something, in the order of their turns.
         self._ready: dict[str, None] = dict.fromkeys(self.feeds)
         self._collected: Parcel | None = None
@@ -68,30 +69,34 @@ class Outbound:
         self.held = 0
         """Records that the peer has already, by their route."""
 
-    async def open(self) -> None:
-        """Open all positions. Raises `SubscriberBusy`, `WriterUnavailable`; nothing stays open then."""
-        await asyncio.to_thread(self._open)
+    async def open(self, deadline: float | None = None) -> None:
+        """Open all positions. Raises `KeyopError`, `OSError`; nothing stays open then."""
+        await asyncio.to_thread(self._open, deadline)
 
-    def _open(self) -> None:
+    def _open(self, deadline: float | None) -> None:
         opened: list[Feed] = []
         try:
             for channel, feed in self.feeds.items():
                 id = self._position_id
-                feed.open(start_of_new(self._attachment, channel, id, self._raw_id) if id is not None else None)
+                start = start_of_new(self._attachment, channel, id, self._raw_id) if id is not None else None
+                feed.open(start, deadline)
                 opened.append(feed)
         except BaseException:
             for feed in opened:
-                feed.close()
+                with contextlib.suppress(KeyopError):
+                    feed.close(deadline)
             raise
 
-    def connected(self, link: Link, features: frozenset[str]) -> None:
+    def connected(self, link: Link) -> None:
         """A connection begins, or begins anew: what was under way is sent again."""
         self._link = link
-        pipelined = PIPELINED in features
-        self._turn_bytes = min(TURN_BYTES if pipelined else SINGLE_TURN_BYTES, self._limits.max_batch_bytes)
+        self._collected = None
         self._under_way.clear()
         for feed in self.feeds.values():
             feed.rewind()
+            if feed.gap is not None:
+                self._gap(feed.channel, *feed.gap)
+                feed.gap = None
         self._ready = dict.fromkeys(self.feeds)
 
     def grown(self, channels: Iterable[str]) -> bool:
@@ -101,7 +106,7 @@ class Outbound:
             self._ready.setdefault(channel)
         return bool(concerned)
 
-    def collect(self) -> Parcel | None:
+    def collect(self, most_bytes: int) -> Parcel | None:
         """The next batch; None if there is nothing to send now. Raises `OSError`.
 
         Small pieces of several channels travel together; a channel that fills its turn goes to the end of the line.
@@ -112,23 +117,22 @@ class Outbound:
             channel = next(iter(self._ready))
             del self._ready[channel]
             feed = self.feeds[channel]
-            records = feed.take(self._link, self._turn_bytes - parcel.size_bytes)
+            records = feed.take(self._link, most_bytes - parcel.size_bytes)
             if records:
-                parcel.feeds.append(feed)
-                parcel.records += records
-                parcel.size_bytes += sum(len(record.line) + 4 for record in records)
+                parcel.add(feed, records)
                 self._ready[channel] = None  # it may have more
-            elif feed.doubtful:
+            elif feed.doubtful or feed.has_more:
                 self._ready[channel] = None
-            if parcel.size_bytes >= self._turn_bytes:
+            if parcel.size_bytes >= most_bytes:
                 break
-        self._collected = parcel if parcel.records else None
+        self._collected = parcel if parcel.lines else None
         return self._collected
 
     def sent(self, number: int) -> None:
         """What was collected last is under way as batch ``number``."""
         assert self._collected is not None
         parcel, self._collected = self._collected, None
+        parcel.lines = []  # they stand in the files if they are needed again
         self._under_way[number] = parcel
         for feed in parcel.feeds:
             feed.sent(number)
@@ -140,8 +144,8 @@ class Outbound:
             return
         for feed in parcel.feeds:
             feed.acknowledged(number)
-        messages = [(record.head.channel, record.head.id) for record in parcel.records]
-        self._audit.forwarded("outbound", self._peer, messages, took_s)
+        self._traffic.went(len(parcel.messages))
+        self._audit.forwarded("outbound", self._peer, parcel.messages, took_s)
 
     @property
     def _peer(self) -> str:
@@ -171,9 +175,12 @@ class Outbound:
         )
 
     @property
-    def doubtful(self) -> bool:
-        """Whether to collect again soon although nothing has grown: a line may have been half written."""
-        return any(self.feeds[channel].doubtful for channel in self._ready)
+    def again_s(self) -> float | None:
+        """In how many seconds to collect again although nothing grows; None: not before something does."""
+        if any(self.feeds[channel].has_more for channel in self._ready):
+            return 0.0
+        # A line may have been half written.
+        return SECOND_LOOK_S if any(self.feeds[channel].doubtful for channel in self._ready) else None
 
     @property
     def behind_bytes(self) -> int:
@@ -193,7 +200,5 @@ class Outbound:
 
     def _close(self, deadline: float | None) -> None:
         for feed in self.feeds.values():
-            try:
+            with contextlib.suppress(KeyopError):
                 feed.close(deadline)
-            except KeyopError:
-                pass

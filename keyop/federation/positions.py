@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import json
 import re
+from _blake2 import blake2b  # `hashlib` would load OpenSSL's, too
 from pathlib import Path
-from zlib import crc32
 
 HUB_PREFIX = "fed-"
 CLIENT_PREFIX = "fedout-"
 # What a file name may have, less its ending.
 _MAX_ID_BYTES = 248
-_HASH_DIGITS = 16
+_HASH_BYTES = 8
 _foreign = re.compile(rb"[^A-Za-z0-9._-]")
 
 
 def sanitised(name: str) -> str:
     """A peer's name as part of a file's name: every byte that is not A-Z a-z 0-9 . _ - becomes ``_``."""
-    return _foreign.sub(b"_", name.encode("utf-8", "surrogateescape")).decode()
+    return _foreign.sub(b"_", _raw(name)).decode()
 
 
 class PositionNames:
@@ -28,9 +28,9 @@ class PositionNames:
 
     def __init__(self, run: Path, prefix: str) -> None:
         """``run``: the directory ``run/``, where the owners of the names are noted. One process has a prefix."""
-        self._prefix = prefix
+        self.prefix = prefix
         self._path = run / f"{prefix}names.json"
-        self._owners: dict[str, str] = self._read()
+        self._owners = self._read()
 
     def _read(self) -> dict[str, str]:
         try:
@@ -41,26 +41,35 @@ class PositionNames:
 
     def id_of(self, name: str) -> str:
         """The subscriber id of a peer's positions. Raises `OSError` if its owner cannot be noted."""
-        plain = _shortened(self._prefix + sanitised(name), name)
-        owner = self._owners.get(plain, name)
-        id = plain if owner == name else _shortened(f"{self._prefix}{sanitised(name)}-{_hash(name)}", name)
-        if self._owners.get(id) != name:
-            self._note(id, name)
+        id = _cut(self.prefix + sanitised(name), name)
+        if self._owners.get(id, name) != name:
+            # Another one that looks the same came first.
+            id = _cut(f"{self.prefix}{sanitised(name)}-{_hash(name)}", name)
+        if id not in self._owners:
+            self._owners[id] = name
+            self._write()
         return id
 
-    def _note(self, id: str, name: str) -> None:
-        self._owners[id] = name
+    def forget(self, id: str) -> None:
+        """Its files are gone: the name is free. Raises `OSError`."""
+        if self._owners.pop(id, None) is not None:
+            self._write()
+
+    def _write(self) -> None:
         draft = self._path.with_name(f".{self._path.name}.new")
         draft.write_text(json.dumps(self._owners, indent=1, sort_keys=True) + "\n")
         draft.replace(self._path)
 
 
-def _shortened(id: str, name: str) -> str:
+def _cut(id: str, name: str) -> str:
     if len(id) <= _MAX_ID_BYTES:
         return id
-    return f"{id[: _MAX_ID_BYTES - _HASH_DIGITS - 1]}-{_hash(name)}"
+    return f"{id[: _MAX_ID_BYTES - 2 * _HASH_BYTES - 1]}-{_hash(name)}"
 
 
 def _hash(name: str) -> str:
-    raw = name.encode("utf-8", "surrogateescape")
-    return f"{crc32(raw):08x}{crc32(raw[::-1]):08x}"
+    return blake2b(_raw(name), digest_size=_HASH_BYTES).hexdigest()
+
+
+def _raw(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")

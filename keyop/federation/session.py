@@ -181,6 +181,11 @@ class Session:
         """How many batches are sent and not acknowledged."""
         return len(self._in_flight)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much of what the peer sent waits for its commit."""
+        return self._uncommitted.size_bytes
+
     # What the shell tells.
 
     def receive(self, message: str | bytes, now_s: float) -> None:

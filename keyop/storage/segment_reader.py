@@ -81,13 +81,18 @@ class SegmentReader:
         "offset",
     )
 
-    def __init__(self, directory: Path, offset: int, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
-        """`offset` is one that align_offset has seen. Nothing has to exist yet, and nothing is opened here."""
+    def __init__(
+        self, directory: Path, offset: int, *, max_line_bytes: int = MAX_LINE_BYTES, chunk_bytes: int = CHUNK_BYTES
+    ) -> None:
+        """`offset` is one that align_offset has seen. Nothing has to exist yet, and nothing is opened here.
+
+        `chunk_bytes`: how much is read at once, and held until the next batch.
+        """
         self.offset = offset
         self.events: list[SegmentEvent] = []
         self._directory = directory
         self._max_line_bytes = max_line_bytes
-        self._chunk_bytes = min(CHUNK_BYTES, max_line_bytes)
+        self._chunk_bytes = min(chunk_bytes, max_line_bytes)
         self._fd = -1
         self._start = 0
         # Starts of later segments, as far as they are known.
@@ -103,6 +108,11 @@ class SegmentReader:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    @property
+    def segment_start(self) -> int:
+        """Where the segment begins that was read last, as a global offset."""
+        return self._start
 
     def read_batch(self, relist: bool = False) -> Batch | None:
         """The next whole lines, up to CHUNK_BYTES of them; None if there are none now.
