@@ -1,4 +1,4 @@
-"""The command line: ./scripts/bench local [--only GROUP,…] [--repeats N] [--quick] [--json [FILE]] [--dir PATH]."""
+"""The command line: ./scripts/bench local|federation, and see its --help."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
 from benchmarks import device, drain, footprint, latency, publish, scale
 from benchmarks.contender import Contender
+from benchmarks.federation import crowd, throughput
+from benchmarks.federation import latency as between_hosts
+from benchmarks.federation.echo import Echo
 from benchmarks.figure import Measurement, Room, Scale, Skipped
 from benchmarks.floor import Floor
 from benchmarks.machine import describe
@@ -22,13 +26,20 @@ from benchmarks.report import as_json, table
 from benchmarks.results import Results
 from benchmarks.rivals import rivals
 
-_GROUPS = {
-    "publish": publish,
-    "latency": latency,
-    "drain": drain,
-    "scale": scale,
-    "device": device,
-    "footprint": footprint,
+_GROUPS: dict[str, dict[str, ModuleType]] = {
+    "local": {
+        "publish": publish,
+        "latency": latency,
+        "drain": drain,
+        "scale": scale,
+        "device": device,
+        "footprint": footprint,
+    },
+    "federation": {
+        "latency": between_hosts,
+        "throughput": throughput,
+        "crowd": crowd,
+    },
 }
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -46,24 +57,24 @@ def main() -> int:
     results = Results()
     try:
         machine = describe(place)
-        contenders = _contenders(options.contenders, results)
-        measurements = list(_measurements(options.only, contenders, options.match))
+        groups = _GROUPS[options.what]
+        contenders = _contenders(options.what, options.contenders, results)
+        measurements = list(_measurements(groups, options.only, contenders, options.match))
         for repeat in range(options.repeats):
             # All of them, then all of them again: what disturbs the machine for a minute disturbs everybody.
             for measurement in measurements:
                 _measure(measurement, repeat, place, Scale(options.quick), results)
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    _print(options.json, machine, contenders, results)
+    _print(groups, options.json, machine, contenders, results)
     return 0
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("what", choices=["local"], help="what to measure: all that happens on one machine")
-    parser.add_argument(
-        "--only", type=_groups, default=["floor", *_GROUPS], metavar="GROUP,…", help=f"of floor, {', '.join(_GROUPS)}"
-    )
+    parser.add_argument("what", choices=_GROUPS, help="what to measure: all that happens on one host, or between hosts")
+    names = "; ".join(f"{what}: {', '.join(_names(what))}" for what in _GROUPS)
+    parser.add_argument("--only", type=lambda text: text.split(","), metavar="GROUP,…", help=f"some of {names}")
     parser.add_argument("--match", default="", metavar="TEXT", help="only measurements with this in their name")
     parser.add_argument(
         "--contenders", type=lambda text: text.split(","), metavar="NAME,…", help="of keyop, floor, redis, …"
@@ -76,21 +87,23 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--dir", type=Path, metavar="PATH", help="where the data goes; the repository's disk unless told"
     )
-    return parser.parse_args()
-
-
-def _groups(text: str) -> list[str]:
-    names = text.split(",")
-    unknown = [name for name in names if name not in _GROUPS and name != "floor"]
+    options = parser.parse_args()
+    options.only = options.only or _names(options.what)
+    unknown = [name for name in options.only if name not in _names(options.what)]
     if unknown:
-        raise argparse.ArgumentTypeError(f"no such group: {', '.join(unknown)}")
-    return names
+        parser.error(f"no such group in {options.what}: {', '.join(unknown)}")
+    return options
 
 
-def _contenders(wanted: list[str] | None, results: Results) -> list[Contender]:
+def _names(what: str) -> list[str]:
+    return ["floor", *_GROUPS[what]] if what == "local" else [*_GROUPS[what]]
+
+
+def _contenders(what: str, wanted: list[str] | None, results: Results) -> list[Contender]:
     """Those that are wanted and installed. The floor stands beside keyop, so that they meet the same noise."""
     present = []
-    for contender in [Floor(), Keyop(), *rivals()]:
+    others = rivals() if what == "local" else [Echo()]
+    for contender in [Floor(), Keyop(), *others]:
         if wanted and contender.key not in wanted:
             continue
         reason = contender.absent()
@@ -101,8 +114,10 @@ def _contenders(wanted: list[str] | None, results: Results) -> list[Contender]:
     return present
 
 
-def _measurements(only: list[str], contenders: list[Contender], match: str) -> Iterable[Measurement]:
-    for name, group in _GROUPS.items():
+def _measurements(
+    groups: dict[str, ModuleType], only: list[str], contenders: list[Contender], match: str
+) -> Iterable[Measurement]:
+    for name, group in groups.items():
         if name in only:
             yield from (m for m in group.measurements(contenders) if match in m.name)
     if "floor" in only and "publish" not in only:
@@ -138,8 +153,14 @@ def _last_line(error: Exception) -> str:
     return str(error).strip().rpartition("\n")[2] or type(error).__name__
 
 
-def _print(json_to: str | None, machine: dict[str, str], contenders: list[Contender], results: Results) -> None:
-    titles = {key: title for group in _GROUPS.values() for key, title in group.TITLES.items()}
+def _print(
+    groups: dict[str, ModuleType],
+    json_to: str | None,
+    machine: dict[str, str],
+    contenders: list[Contender],
+    results: Results,
+) -> None:
+    titles = {key: title for group in groups.values() for key, title in group.TITLES.items()}
     labels = {contender.key: contender.label for contender in contenders}
     if json_to is not None:
         text = as_json(machine, titles, labels, results)

@@ -41,9 +41,9 @@ def _latency(room: Room, name: str, contender: Contender, strict: bool, loaders:
 
     def work(rank: int, start: Start) -> list[int]:
         if rank == 0:
-            return _receive(contender, count, start)
+            return receive(contender, "bench", count, start)
         if rank == 1:
-            _send(contender, count, start)
+            send(contender, "bench", count, start)
         else:
             _load(contender, f"load-{rank}", count, start)
         return []
@@ -53,8 +53,9 @@ def _latency(room: Room, name: str, contender: Contender, strict: bool, loaders:
     return {f"{name}.p50": took_ns[len(took_ns) // 2] / 1e3, f"{name}.p99": took_ns[len(took_ns) * 99 // 100] / 1e3}
 
 
-def _receive(contender: Contender, count: int, start: Start) -> list[int]:
-    receiver = contender.receiver("bench")
+def receive(contender: Contender, channel: str, count: int, start: Start) -> list[int]:
+    """The subscriber's work: nanoseconds from `send`'s look at the clock to the handler's, for each message."""
+    receiver = contender.receiver(channel)
     took_ns: list[int] = []
 
     def handle(message: Any) -> None:
@@ -67,13 +68,14 @@ def _receive(contender: Contender, count: int, start: Start) -> list[int]:
     return took_ns[_WARM_UP:]
 
 
-def _send(contender: Contender, count: int, start: Start) -> None:
-    sender = contender.sender(["bench"])
+def send(contender: Contender, channel: str, count: int, start: Start) -> None:
+    """The publisher's work: messages that carry the time at which they are published, 2 ms between two of them."""
+    sender = contender.sender([channel])
     start()
     # The receiver may subscribe only now; what is sent while everybody warms up does not count.
     time.sleep(0.3)
     for _ in range(_WARM_UP + count):
-        sender.send("bench", time.monotonic_ns())
+        sender.send(channel, time.monotonic_ns())
         time.sleep(_GAP_S)
     sender.close()
 

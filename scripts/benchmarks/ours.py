@@ -111,6 +111,13 @@ class Keyop(Contender):
         return _Receiver(self.place, channel)
 
 
+def keyop_at(place: Path) -> Keyop:
+    """keyop on a data directory that others have started, such as a hub."""
+    keyop = Keyop()
+    keyop.place = place
+    return keyop
+
+
 def send_concurrently(keyop: Keyop, count: int, in_flight: int, rank: int, start: Start) -> float:
     """Publish ``count`` messages from ``in_flight`` coroutines of one process. Returns how long it took."""
     from keyop.aio import Messenger
