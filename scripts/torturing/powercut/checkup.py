@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,21 +75,18 @@ class KnownNotes(Ledger):
 def check_image(kind: FileSystem, image: Path, before: Before) -> Finding:
     """Start keyop on an image and check it. Runs in a room: there nothing is left of the machine before the cut."""
     finding = Finding(acknowledged=sum(len(_numbers(note)) for note in before.told()))
-    kernel = KernelLog()
-    mounting = mounted(kind, image, image.with_name("fs"))
-    try:
-        device = mounting.__enter__()
-    except OSError as error:
-        finding.damage = str(error)
-        return finding
-    try:
-        _check_directory(finding, image.with_name("fs") / DATA, image, before)
-    finally:
-        mounting.__exit__(None, None, None)
-    for said in kernel.damage(device):
-        finding.damage = said
-        finding.violations.clear()
-    kernel.close()
+    place = image.with_name("fs")
+    with KernelLog() as kernel, ExitStack() as mounts:
+        try:
+            device = mounts.enter_context(mounted(kind, image, place))
+        except OSError as error:
+            finding.damage = str(error)
+            return finding
+        _check_directory(finding, place / DATA, image, before)
+        mounts.close()
+        for said in kernel.damage(device):
+            finding.damage = said
+            finding.violations.clear()
     return finding
 
 

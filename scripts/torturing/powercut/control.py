@@ -98,7 +98,7 @@ def _keyop_without_sync(kind: FileSystem, stage: Path, seed: int, count: int) ->
     system.mount("tmpfs", stage, "tmpfs")
     dice = random.Random(seed)
     plan = Plan()
-    recorded = record(kind, stage, plan, 1.5, dice, flaw="journal")
+    recorded = record(kind, stage / "work", plan, 1.5, dice, flaw="journal")
     images = Images(recorded.recording, recorded.first_contents)
     found = 0
     for cut in points.choose(recorded.recording, [], recorded.begin, count, dice):

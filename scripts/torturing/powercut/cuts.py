@@ -17,12 +17,12 @@ from torturing.powercut import keeping
 from torturing.powercut.control import control
 from torturing.powercut.mount import FILE_SYSTEMS, missing
 from torturing.powercut.room import Overdue, in_a_room
-from torturing.powercut.round import Round
+from torturing.powercut.round import Outcome, Round
 from torturing.powercut.stage import FLAWS
 from torturing.powercut.system import RigError
 from torturing.workload import Plan
 
-SAMPLE = ["--cuts", "60", "--fs", "ext4"]
+SAMPLE = ["--cuts", "40", "--fs", "ext4"]
 
 _CUTS_A_ROUND = 100
 _ROUND_S = 60.0
@@ -67,6 +67,7 @@ def _cuts(arguments: argparse.Namespace, stage: Path) -> Report:
     if not (arguments.no_control or arguments.flaw):
         report.notes.append(control(kind, stage, dice, report))
     oldest_ms: defaultdict[int, float] = defaultdict(float)
+    near: Counter[str] = Counter()
     number = 0
     while report.runs < arguments.cuts:
         count = min(_CUTS_A_ROUND, arguments.cuts - report.runs)
@@ -74,10 +75,13 @@ def _cuts(arguments: argparse.Namespace, stage: Path) -> Report:
         one = Round(
             kind, stage, plan, count, arguments.jobs, arguments.keep, dice.randrange(1 << 32), arguments.flaw or ""
         )
-        age_ms = _add(report, one, f"{arguments.seed}, round {number}")
-        oldest_ms[plan.sync_interval_ms] = max(oldest_ms[plan.sync_interval_ms], age_ms)
+        outcome = _add(report, one, f"{arguments.seed}, round {number}")
+        if outcome is not None:
+            near.update(outcome.near)
+            oldest_ms[plan.sync_interval_ms] = max(oldest_ms[plan.sync_interval_ms], outcome.oldest_loss_ms)
         progress.at(report.runs, f"({len(report.violations)} violations)")
         number += 1
+    report.notes.append("near " + ", ".join(f"{what} {count}" for what, count in sorted(near.items())))
     damaged = report.counts.pop("damaged", 0)
     if damaged:
         report.notes.append(
@@ -101,8 +105,7 @@ def _must_have_found(report: Report, flaw: str) -> None:
         report.add([Violation("blind", f"{report.runs} cuts found nothing where writers leave out: {flaw}")])
 
 
-def _add(report: Report, one: Round, seed: str) -> float:
-    """Run it; how old the oldest message was that it has lost, in ms."""
+def _add(report: Report, one: Round, seed: str) -> Outcome | None:
     try:
         outcome = in_a_room(one.run, _ROUND_S + _CUT_S * one.count)
     except (Overdue, RigError) as error:
@@ -110,12 +113,12 @@ def _add(report: Report, one: Round, seed: str) -> float:
         kind = "hang" if isinstance(error, Overdue) else "crash"
         report.runs += one.count
         report.add([Violation(kind, f"a round with {one.plan}: {error}")], seed)
-        return 0.0
+        return None
     report.runs += outcome.runs
     report.counts.update(outcome.counts)
     report.recovered_ms += outcome.recovered_ms
     report.add(outcome.violations, seed)
-    return outcome.oldest_loss_ms
+    return outcome
 
 
 def _plan(mode: str, number: int, dice: random.Random) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Self
 
 _RECORD_BYTES = 8192
 _DAMAGE = (
@@ -39,8 +40,10 @@ class KernelLog:
             texts.append(record.decode(errors="replace").partition(";")[2].splitlines()[0])
         return texts
 
-    def close(self) -> None:
-        """Give it up."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

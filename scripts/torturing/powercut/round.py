@@ -18,13 +18,14 @@ from torturing.powercut.image import Images
 from torturing.powercut.mount import FileSystem
 from torturing.powercut.points import Cut
 from torturing.powercut.room import Overdue, Room
-from torturing.powercut.stage import Recorded, record
+from torturing.powercut.stage import Earlier, Recorded, record
 from torturing.workload import Plan
 
 _IMAGE_TIMEOUT_S = 90.0
 _SECONDS = 2.0
 # As long as it takes to fill a journal file of the size that they begin with.
 _SECONDS_UNTIL_GROWN = 3.5
+_SECONDS_AGAIN = 1.5
 _FIRST_JOURNAL_MB = 1.0
 
 
@@ -37,6 +38,8 @@ class Outcome:
     recovered_ms: list[float] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
     oldest_loss_ms: float = 0.0
+    near: Counter[str] = field(default_factory=Counter)
+    """What the cuts were near to: steps of the writer, flushes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +56,51 @@ class Round:
     flaw: str = ""
 
     def run(self) -> Outcome:
-        """The workload, then the cuts. Raises `RigError`, `CrewError`, `OverdueError` and `OSError`."""
+        """A workload and cuts, then another one that goes on with what one of them has left, and cuts again.
+
+        Raises `RigError`, `CrewError`, `OverdueError` and `OSError`.
+        """
         system.mount("tmpfs", self.stage, "tmpfs")
         dice = random.Random(self.seed)
-        seconds = _SECONDS_UNTIL_GROWN if self.plan.journal_mb > _FIRST_JOURNAL_MB else _SECONDS
-        recorded = record(self.kind, self.stage, self.plan, seconds, dice, flaw=self.flaw)
-        cuts = points.choose(recorded.recording, recorded.steps, recorded.begin, self.count, dice)
         outcome = Outcome()
+        seconds = _SECONDS_UNTIL_GROWN if self.plan.journal_mb > _FIRST_JOURNAL_MB else _SECONDS
+        recorded = record(self.kind, self.stage / "first", self.plan, seconds, dice, flaw=self.flaw)
+        left = self._cut(recorded, self.count - self.count // 3, dice, outcome)
+        if left is None:
+            return outcome
+        earlier = self._earlier(recorded, left)
+        seconds = _SECONDS_AGAIN
+        recorded = record(self.kind, self.stage / "again", self.plan, seconds, dice, flaw=self.flaw, earlier=earlier)
+        self._cut(recorded, self.count // 3, dice, outcome)
+        return outcome
+
+    def _cut(self, recorded: Recorded, count: int, dice: random.Random, outcome: Outcome) -> Cut | None:
+        """Cut so often; one of the cuts after which everything was well."""
+        cuts = points.choose(recorded.recording, recorded.steps, recorded.begin, count, dice)
+        survived = []
         for cut, image, finding in self._check_all(recorded, cuts):
             if finding.damage:
                 outcome.counts["damaged"] += 1
                 continue
             outcome.runs += 1
+            outcome.near[cut.why] += 1
             outcome.counts["acknowledged"] += finding.acknowledged
             outcome.recovered_ms += finding.recovered_ms
             outcome.oldest_loss_ms = max(outcome.oldest_loss_ms, finding.oldest_loss_ms)
             if finding.violations:
                 outcome.violations += self._violations(recorded, cut, image, finding)
-        return outcome
+            else:
+                survived.append(cut)
+        return dice.choice(sorted(survived, key=lambda cut: cut.point)) if survived else None
+
+    def _earlier(self, recorded: Recorded, cut: Cut) -> Earlier:
+        image = self.stage / "left"
+        self._save(recorded, cut, image)
+        return Earlier(image, [note for note in recorded.notes if note["mark"] <= cut.point])
+
+    def _save(self, recorded: Recorded, cut: Cut, image: Path) -> None:
+        images = Images(recorded.recording, recorded.first_contents)
+        images.save(cut.survival.of(images.tail(cut.point), self.kind.superblocks), image)
 
     def _check_all(self, recorded: Recorded, cuts: list[Cut]) -> Iterator[tuple[Cut, Path, Finding]]:
         """Check the images of all cuts, some at a time, each in a room of its own."""
@@ -110,9 +140,7 @@ class Round:
     def _violations(self, recorded: Recorded, cut: Cut, image: Path, finding: Finding) -> list[Violation]:
         where = None
         if self.kept is not None:
-            images = Images(recorded.recording, recorded.first_contents)
-            survivors = cut.survival.of(images.tail(cut.point), self.kind.superblocks)
-            save = functools.partial(images.save, survivors)
+            save = functools.partial(self._save, recorded, cut)
             before = self._before(recorded, cut)
             where = keeping.keep_image(self.kind, cut, before, finding, image.parent, save, self.kept)
         text = f"cut at {cut}, {self.plan}"

@@ -25,6 +25,7 @@ DATA = "data"
 """Where on the disk the data directory lies."""
 FLAWS = ("journal", "segments")
 """What writers can leave out: the sync of the journal's files, or that of segments at a checkpoint."""
+_NEVER_NS = 1 << 63
 _PRELOAD = Path(__file__).parent / "preload"
 _SUBSCRIBERS = ("plain", "chain", "end")
 
@@ -38,29 +39,58 @@ class Recorded:
     notes: list[Note]
     steps: list[Step]
     begin: int
-    """How long the log was before keyop came."""
+    """From where on the power is cut: how long the log was before keyop came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What an earlier power cut has left: a workload may go on with it."""
+
+    image: Path
+    notes: list[Note]
 
 
 def record(
-    kind: FileSystem, place: Path, plan: Plan, seconds: float, dice: random.Random, *, flaw: str = ""
+    kind: FileSystem,
+    place: Path,
+    plan: Plan,
+    seconds: float,
+    dice: random.Random,
+    *,
+    flaw: str = "",
+    earlier: Earlier | None = None,
 ) -> Recorded:
-    """Run a crew on a new file system for some seconds, with kills and checkpoints in between. ``place`` is a tmpfs.
+    """Run a crew on a new file system for some seconds, with kills and checkpoints in between.
 
-    ``flaw``: one of `FLAWS`, that all writers have.
+    ``place`` is made, and should be in memory. ``flaw``: one of `FLAWS`, that all writers have.
     Raises `RigError`, `CrewError`, `OverdueError` and `OSError`.
     """
-    first_contents = place / "first"
-    make_image(kind, first_contents)
+    place.mkdir()
+    first_contents = place / "first" if earlier is None else earlier.image
+    if earlier is None:
+        make_image(kind, first_contents)
+    before = [] if earlier is None else _settled(earlier.notes)
     ledger = Ledger(place / "ledger")
     steps = place / "steps"
     with Disk(place / "disk", first_contents) as disk, mounted(kind, disk.path, place / "fs", direct=True):
         begin = disk.length()
         with _preloaded(steps, disk.mark, flaw), Nursery(place / "log") as nursery:
             crew = Crew(place / "fs" / DATA, ledger, plan, nursery, seed=dice.randrange(1 << 32), mark=disk.mark)
+            # They are others than before the cut.
+            for note in before:
+                crew._lives[note["who"]] = max(crew._lives[note["who"]], note["life"] + 1)
             with crew:
                 crew.start()
                 _disturb(crew, seconds, dice)
-    return Recorded(first_contents, Recording(disk.log), list(ledger.notes()), points.read_steps(steps), begin)
+    notes = [*before, *ledger.notes()]
+    # The recovery of an earlier cut is cut as well, that of the file system, too.
+    begin = begin if earlier is None else 0
+    return Recorded(first_contents, Recording(disk.log), notes, points.read_steps(steps), begin)
+
+
+def _settled(notes: list[Note]) -> list[Note]:
+    """Notes of before an earlier cut: on this disk they were there from the beginning, and no sync is under way."""
+    return [{**note, "mark": 0, "t": _NEVER_NS} for note in notes]
 
 
 @contextmanager
