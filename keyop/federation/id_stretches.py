@@ -1,9 +1,11 @@
 """Stretches of a channel's files, and of which times the ids in each speak: so that an id is sought in few of them.
 
-An id of version 7 begins with the time at which it was made. Its first seven digits, about 17 minutes, are its
-**bucket**. A stretch is a few thousand lines and the set of their buckets; an id can only be in stretches that have its
-bucket. Clocks may be wrong (a Pi boots in 1970) and messages may come from hosts that were away for a month: then a
-stretch has more buckets, and that is all. Ids of any other form share a bucket of their own.
+An id of version 7 begins with the time at which it was made, its **moment**, in milliseconds. The first seven digits
+of that, about 17 minutes, are its **bucket**. A stretch is a few thousand lines, their buckets, and the first and last
+moment in each; an id can only be in stretches that have its bucket, and its moment between the two. (A busy channel
+fills thousands of stretches in 17 minutes.) Clocks may be wrong (a Pi boots in 1970) and messages may come from hosts
+that were away for a month: then a stretch has more buckets, and that is all. Ids of any other form share a bucket of
+their own, and a moment.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os
 import re
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from keyop.federation.record import read_record
@@ -23,40 +25,74 @@ from keyop.storage.segments import MAX_LINE_BYTES, list_segments
 
 STRETCH_IDS = 4_096
 LOADED_STRETCHES = 256
+_BUCKET_DIGITS = 7
 _ELSE = b""
-_FORMAT = 1
+_FORMAT = 2
 
-_V7 = rb"([0-9a-fA-F]{7})[0-9a-fA-F]-[0-9a-fA-F]{4}-7"
+_V7 = rb"([0-9a-fA-F]{8}-[0-9a-fA-F]{4})-7"
 _find_id = re.compile(rb'\{"v":1,"id":"((?:' + _V7 + rb')?[^"\\]*)"').match
 _find_v7 = re.compile(_V7).match
 
 
-def bucket_of(id: bytes) -> bytes:
-    """The bucket of an id."""
+def moment_of(id: bytes) -> bytes:
+    """The moment of an id: texts that sort as the times do; empty for an id of another form."""
     found = _find_v7(id)
     return found[1].lower() if found else _ELSE
 
 
+def bucket_of(moment: bytes) -> bytes:
+    """The bucket of a moment."""
+    return moment[:_BUCKET_DIGITS]
+
+
 def id_of_line(line: bytes) -> tuple[bytes, bytes]:
-    """The id of a line, and its bucket. The id is empty if there is none, or none that can be read."""
+    """The id of a line, and its moment. The id is empty if there is none, or none that can be read."""
     found = _find_id(line)
     if found is not None:
-        bucket = found[2]
-        return found[1], bucket.lower() if bucket else _ELSE
+        moment = found[2]
+        return found[1], moment.lower() if moment else _ELSE
     # Keys in another order, blanks, another version, half a line with a whole one behind it: few.
     id = read_record(line, MAX_LINE_BYTES).head.id.encode("utf-8", "surrogatepass")
-    return id, bucket_of(id)
+    return id, moment_of(id)
+
+
+Span = tuple[bytes, bytes]
+"""The first and the last moment in a bucket."""
 
 
 class Stretch:
     """Lines from one global offset to another, all in one segment."""
 
-    __slots__ = ("buckets", "end", "start")
+    __slots__ = ("end", "spans", "start")
 
-    def __init__(self, start: int, end: int, buckets: Iterable[bytes]) -> None:
+    def __init__(self, start: int, end: int, spans: Mapping[bytes, Span]) -> None:
         self.start = start
         self.end = end
-        self.buckets = frozenset(buckets)
+        self.spans = spans
+        """By bucket."""
+
+
+class ByMoment:
+    """The stretches that have one bucket, in the order of the files: which of them may have an id of a moment."""
+
+    def __init__(self) -> None:
+        # With the last moment of this one and all before it: time goes forward in a file, more or less, so that a
+        # look from the end soon comes to where there can be no more.
+        self._stretches: list[tuple[bytes, bytes, bytes, Stretch]] = []
+
+    def add(self, span: Span, stretch: Stretch) -> None:
+        """One that stands behind all others."""
+        least, greatest = span
+        so_far = self._stretches[-1][2] if self._stretches else greatest
+        self._stretches.append((least, greatest, max(so_far, greatest), stretch))
+
+    def around(self, moment: bytes) -> Iterator[Stretch]:
+        """Those that may have an id of this moment, the last first."""
+        for least, greatest, so_far, stretch in reversed(self._stretches):
+            if so_far < moment:
+                return
+            if least <= moment <= greatest:
+                yield stretch
 
 
 class Gathering:
@@ -70,16 +106,21 @@ class Gathering:
         """Begin a new stretch."""
         self.start = self.end = start
         self.hashes.clear()
-        self._buckets: set[bytes] = set()
+        self._spans: dict[bytes, Span] = {}
 
     def add(self, lines: Iterable[bytes], end: int) -> None:
         """Take whole lines that follow."""
-        hashes, buckets = self.hashes, self._buckets
+        hashes, spans = self.hashes, self._spans
         for line in lines:
-            id, bucket = id_of_line(line)
+            id, moment = id_of_line(line)
             if id:
                 hashes.add(id_hash(id))
-                buckets.add(bucket)
+                bucket = moment[:_BUCKET_DIGITS]
+                least, greatest = spans.get(bucket) or (moment, moment)
+                if moment >= greatest:
+                    spans[bucket] = least, moment
+                elif moment < least:
+                    spans[bucket] = moment, greatest
         self.end = end
 
     @property
@@ -89,7 +130,7 @@ class Gathering:
 
     def stretch(self) -> Stretch:
         """What was gathered."""
-        return Stretch(self.start, self.end, self._buckets)
+        return Stretch(self.start, self.end, self._spans)
 
 
 def scan(directory: Path, start: int, end: int) -> Iterator[Stretch]:
@@ -164,9 +205,7 @@ class Notes:
             if noted["format"] != _FORMAT:
                 return {}
             return {
-                (start, size): [
-                    Stretch(first, last, bytes.fromhex(text).split(b"/")) for first, last, text in stretches
-                ]
+                (start, size): [Stretch(first, last, _read_spans(text)) for first, last, text in stretches]
                 for start, size, stretches in noted["segments"]
             }
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -177,7 +216,7 @@ class Notes:
         noted = {
             "format": _FORMAT,
             "segments": [
-                [start, size, [[one.start, one.end, b"/".join(sorted(one.buckets)).hex()] for one in stretches]]
+                [start, size, [[one.start, one.end, _spans_text(one.spans)] for one in stretches]]
                 for (start, size), stretches in segments.items()
             ],
         }
@@ -186,6 +225,21 @@ class Notes:
         draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         draft.write_text(json.dumps(noted, separators=(",", ":")))
         draft.replace(self._path)
+
+
+def _spans_text(spans: Mapping[bytes, Span]) -> str:
+    # Of the last moment what it does not share with the first: the bucket is the beginning of both.
+    return " ".join(f"{least.decode()}/{greatest[_BUCKET_DIGITS:].decode()}" for least, greatest in spans.values())
+
+
+def _read_spans(text: str) -> dict[bytes, Span]:
+    spans = {}
+    for span in text.split(" "):
+        first, _, last = span.partition("/")
+        least = first.encode()
+        bucket = bucket_of(least)
+        spans[bucket] = least, bucket + last.encode()
+    return spans
 
 
 def sealed_segments(directory: Path) -> list[tuple[int, int]]:

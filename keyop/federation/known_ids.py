@@ -18,7 +18,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keyop.attachment.attachment import Attachment
-from keyop.federation.id_stretches import Gathering, Loaded, Notes, Stretch, bucket_of, scan, sealed_segments
+from keyop.federation.id_stretches import (
+    ByMoment,
+    Gathering,
+    Loaded,
+    Notes,
+    Stretch,
+    bucket_of,
+    moment_of,
+    scan,
+    sealed_segments,
+)
 from keyop.storage.segment_reader import Event, SegmentReader
 
 # On an event loop no more of them is read than this, so that others have their turn.
@@ -44,7 +54,7 @@ class ChannelIds:
         self._clear()
 
     def _clear(self) -> None:
-        self._by_bucket: dict[bytes, list[Stretch]] = {}
+        self._by_bucket: dict[bytes, ByMoment] = {}
         self._of_segment: dict[int, list[Stretch]] = {}
         self._gathering = Gathering()
         self._segment_start = -1
@@ -123,8 +133,8 @@ class ChannelIds:
 
     def _index(self, segment_start: int, stretch: Stretch) -> None:
         self._of_segment.setdefault(segment_start, []).append(stretch)
-        for bucket in stretch.buckets:
-            self._by_bucket.setdefault(bucket, []).append(stretch)
+        for bucket, span in stretch.spans.items():
+            self._by_bucket.setdefault(bucket, ByMoment()).add(span, stretch)
 
     # ---- what is asked
 
@@ -136,8 +146,11 @@ class ChannelIds:
             if hash in fresh:
                 found.add(hash)
                 continue
-            for stretch in by_bucket.get(bucket_of(id), ()):
-                sought.setdefault(stretch, []).append(hash)
+            moment = moment_of(id)
+            of_bucket = by_bucket.get(bucket_of(moment))
+            if of_bucket is not None:
+                for stretch in of_bucket.around(moment):
+                    sought.setdefault(stretch, []).append(hash)
         for stretch, wanted in sought.items():
             there = self._loaded.get(self._directory, stretch)
             if there is None:
