@@ -23,7 +23,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from torturing.findings import Report, Violation
-from torturing.writer_process import DEADLINE_S, WriterProcess, remove_shared_memory
+from torturing.shared_memory import sweep_shared_memory
+from torturing.writer_process import DEADLINE_S, WriterProcess
 
 SHAPES = ("wide", "deep", "rolled")
 STATES = ("kill", "cut")
@@ -99,7 +100,7 @@ class Template:
                 it.kill()
                 publisher.kill()
                 publisher.join(DEADLINE_S)
-            remove_shared_memory(self.killed)
+            sweep_shared_memory(self.killed)
 
     def _find_tails(self) -> list[tuple[Path, int, bytes]]:
         """What stands in the killed directory's segments and not in those at rest."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -84,6 +85,12 @@ class WriterProcess:
         """Seconds from its start until it takes transactions."""
         return float(self.wait_for("open", timeout_s)["heard_s"] - self.began_s)
 
+    def freeze(self) -> None:
+        """SIGSTOP, and wait until every thread stands still."""
+        self.process.send_signal(signal.SIGSTOP)
+        threads = list(Path(f"/proc/{self.process.pid}/task").glob("*/stat"))
+        until(lambda: all(path.read_text().rpartition(")")[2].split()[0] == "T" for path in threads), "it stands still")
+
     def kill(self) -> None:
         """SIGKILL, and wait."""
         self.process.kill()
@@ -121,15 +128,10 @@ class WriterProcess:
             self.kill()
 
 
-def remove_shared_memory(data_dir: Path) -> list[str]:
-    """Remove what killed processes left of a directory in shared memory; the names. Call it before ``run/`` goes."""
-    from keyop.ipc.names import PREFIX, DirectoryIdentity
-
-    shm = Path("/dev/shm")
-    if not (data_dir / "run" / "id").exists() or not shm.is_dir():
-        return []
-    prefix = f"{PREFIX[1:]}{DirectoryIdentity(data_dir / 'run').key}-"
-    names = [name for name in os.listdir(shm) if name.removeprefix("sem.").startswith(prefix)]
-    for name in names:
-        (shm / name).unlink(missing_ok=True)
-    return names
+def until(condition: Callable[[], object], what: str, timeout_s: float = DEADLINE_S) -> None:
+    """Wait until a condition holds that other processes bring about. Raises `WriterSilent` when the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise WriterSilent(f"not within {timeout_s} s: {what}")
+        time.sleep(0.003)
