@@ -47,12 +47,14 @@ class DataDirectory:
 
     def make(self) -> None:
         """Make what is missing. Raises `DataDirectoryError` with the way out."""
-        made = None
         try:
-            made = not self.path.exists()
             self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
-            for directory in (self.channels, self.subscribers, self.audit, self.journal, self.run, self.spill):
+            for directory in (self.channels, self.subscribers, self.audit, self.journal, self.run):
                 make_given_directory(directory)
+            if not self.spill.exists():
+                # The last one, and a mark: where it is missing, somebody may have come as far as here.
+                self._sync_names()
+                make_given_directory(self.spill)
         except FileExistsError as error:
             raise DataDirectoryError(f"{error.filename}: a file where a directory should be; move it away") from error
         except NotADirectoryError as error:
@@ -64,12 +66,13 @@ class DataDirectory:
             ) from error
         except OSError as error:
             raise DataDirectoryError(f"{self.path}: cannot be made: {error.strerror}") from error
-        if made:
-            self._sync_parents()
 
-    def _sync_parents(self) -> None:
+    def _sync_names(self) -> None:
         for path in (self.path, self.path.resolve().parent):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except PermissionError:
+                continue  # who may not even list it was given the directory by somebody else
             try:
                 os.fsync(fd)
             finally:

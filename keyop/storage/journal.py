@@ -38,8 +38,6 @@ class Journal:
             for name in NAMES:
                 self._files.append(JournalFile(directory / name, min(FIRST_SIZE_BYTES, max_size_bytes)))
             disk.sync_path(directory)
-            # Its own name, too: who made it was perhaps killed before that was synced, or found everything else there.
-            disk.sync_path(directory.parent)
         except OSError:
             self.close()
             raise

@@ -123,6 +123,11 @@ class Stage:
             if all(record.get(name) == value for name, value in fields.items()):
                 return record
 
+    def heard_so_far(self, event: str) -> bool:
+        """Whether the writer has said that, as far as it was listened to."""
+        assert self.writer is not None
+        return any(record["event"] == event for record in self.writer.records)
+
     def status(self) -> StatusReport:
         """What ``keyop status`` says."""
         return survey.status(DataDirectory(self.directory))
