@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from torturing.models.channel import segments_of
-from torturing.models.cursors import list_offsets
+from torturing.models.commit_path.channel import segments_of
+from torturing.models.commit_path.cursors import list_offsets
 
 if TYPE_CHECKING:
-    from torturing.models.world import World
-    from torturing.models.writer import Writer
+    from torturing.models.commit_path.world import World
+    from torturing.models.commit_path.writer import Writer
 
 
-def look(world: World, writer: Writer) -> Iterator[None]:
+def look(world: World, writer: Writer) -> Iterator[str]:
     """One look, as a thread of its own has it: what may go now, a checkpoint, and then what still may."""
     found = removals(world)
     if not found:
@@ -23,11 +23,11 @@ def look(world: World, writer: Writer) -> Iterator[None]:
     if world.rules.removed_after_checkpoint:
         writer.request_checkpoint(lambda: done.append(True))
         while not done:
-            yield
+            yield "retention waits"
     # The last look and the removal are one step here, between two commits. In the writer they are microseconds apart.
-    yield
+    yield "retention goes on"
     while writer.is_committing:
-        yield
+        yield "retention waits"
     still = removals(world) if world.rules.removal_looks_again else found
     for channel, start in still:
         if (channel, start) not in found:
@@ -37,11 +37,12 @@ def look(world: World, writer: Writer) -> Iterator[None]:
             world.ledger.note_removed(channel, start)
             directory.remove(start)
             world.say("{}: segment {} is removed", channel, start)
-    yield
+    yield "segment.removed"
     for channel, _start in still:
         directory = world.disk.channels.directory(channel)
         if directory is not None:
             directory.sync()
+    yield "removal.synced"
 
 
 def removals(world: World) -> list[tuple[str, int]]:
@@ -49,6 +50,8 @@ def removals(world: World) -> list[tuple[str, int]]:
     found = []
     for channel in world.disk.channels.names:
         segments = segments_of(world.disk.channels.directory(str(channel)))
+        if not segments:
+            continue
         consumed = min(list_offsets(world, str(channel)).values(), default=0)
         following = [start for start, _file in segments[1:]]
         if not world.rules.active_segment_stays:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from torturing.models.entries import Move, Transaction
-from torturing.models.line import Found, Line
-from torturing.models.subscriber import Subscriber
-from torturing.models.subscriptions import NOT_HELD, STALE
+from torturing.models.commit_path.entries import Move, Transaction
+from torturing.models.commit_path.line import Found, Line
+from torturing.models.commit_path.subscriber import Subscriber
+from torturing.models.commit_path.subscriptions import NOT_HELD, STALE
 
 if TYPE_CHECKING:
-    from torturing.models.world import World
+    from torturing.models.commit_path.world import World
 
 OUTPUT = "out"
 _BUNDLES_IN_FLIGHT = 3

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torturing.models.channel import align, next_line
-from torturing.models.entries import Close, Key, Move, Open, Transaction
-from torturing.models.line import Found, Line
-from torturing.models.memory import Slot, SlotCursor
-from torturing.models.subscriptions import BUSY
+from torturing.models.commit_path.channel import align, next_line
+from torturing.models.commit_path.entries import Close, Key, Move, Open, Transaction
+from torturing.models.commit_path.line import Found, Line
+from torturing.models.commit_path.memory import Slot, SlotCursor
+from torturing.models.commit_path.subscriptions import BUSY
 
 if TYPE_CHECKING:
-    from torturing.models.world import World
+    from torturing.models.commit_path.world import World
 
 INPUT = "in"
 DEAD_LETTERS = "dead"
@@ -147,7 +147,7 @@ class PlainSubscriber(Subscriber):
         else:
             if self._unsaved:
                 self._save()
-            if not self._world.calm and self._world.chance.random() < 0.1:
+            if not self._world.calm and self._world.chance.random() < self._world.departures:
                 # The slot says so first.
                 assert self.port.slot is not None
                 self.port.slot.is_leaving = True

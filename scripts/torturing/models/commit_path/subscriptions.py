@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torturing.models.channel import Channel, align
-from torturing.models.cursors import Cursor, Cursors
-from torturing.models.entries import Close, Key, Move, Open, Set
-from torturing.models.memory import Port
+from torturing.models.commit_path.channel import Channel, align
+from torturing.models.commit_path.cursors import Cursor, Cursors
+from torturing.models.commit_path.entries import Close, Move, Open, Set
+from torturing.models.commit_path.memory import Port
 
 if TYPE_CHECKING:
-    from torturing.models.world import World
+    from torturing.models.commit_path.world import World
 
 BUSY, STALE, NOT_HELD, WRONG, SPILL_DAMAGED = "busy", "stale", "not held", "wrong", "spill damaged"
 
@@ -141,8 +141,8 @@ class Subscriptions:
         slot = port.slot
         if slot is None or not rules.slots_adopted:
             return
-        if slot.granted != granted and (granted or not rules.second_look_takes_all):
-            return
+        if granted and not slot.granted:
+            return  # the second look takes all: one may be granted between the two
         if slot.is_leaving and port.committed == port.head and rules.leaving_slot_holds_nothing:
             return  # what says so is committed, or still to come, with the slot's last word
         cursor = self._cursors.by_key.get(slot.key) or self._cursors.load(slot.key)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
+from torturing.models.commit_path.danger import Aim
 
-def _rule(sentence: str, *, seen_in: str, runs: int = 200) -> Any:
-    return field(default=True, metadata={"sentence": sentence, "seen_in": seen_in, "runs": runs})
+
+def _rule(sentence: str, *, seen_in: str, aims: tuple[Aim, ...] = (), runs: int = 200) -> Any:
+    return field(default=True, metadata={"sentence": sentence, "seen_in": seen_in, "aims": aims, "runs": runs})
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,23 +18,37 @@ class Rules:
 
     # ---- the journal
     salts: bool = _rule("Each use of a journal file draws a salt that its frames carry.", seen_in="strict plain")
-    whole_frames: bool = _rule("A frame counts only if all of it is there.", seen_in="strict atomic")
-    journal_first: bool = _rule("A frame is on the device before its lines are in a segment.", seen_in="strict atomic")
+    whole_frames: bool = _rule(
+        "A frame counts only if all of it is there.",
+        seen_in="strict atomic",
+        aims=(("half of a frame is written", "kill"), ("frame.written", "power")),
+    )
+    journal_first: bool = _rule(
+        "A frame is on the device before its lines are in a segment.",
+        seen_in="strict atomic",
+        aims=(("half of a chunk is written", "power"), ("segment.written", "power")),
+    )
     transactions_synced: bool = _rule(
         "The frame of an atomic batch, of a move by transaction, of a dead letter is synced in every mode.",
         seen_in="periodic atomic",
     )
     left_file_synced: bool = _rule(
-        "A journal file is synced when the writer goes over to the other one.", seen_in="periodic atomic"
+        "A journal file is synced when the writer goes over to the other one.",
+        seen_in="periodic atomic",
+        aims=(("frame.synced", "power"), ("journal.switched", "power")),
     )
     later_frame_proves: bool = _rule(
         "A damaged frame ends the journal only if no later one says that it had been synced.", seen_in="strict damage"
     )
     torn_end: bool = _rule(
-        "Behind a frame that is missing and was not proven to be synced, nothing counts.", seen_in="periodic plain"
+        "Behind a frame that is missing and was not proven to be synced, nothing counts.",
+        seen_in="periodic plain",
+        aims=(("frame.written", "power"), ("settled", "power")),
     )
     sync_counts_what_it_began_with: bool = _rule(
-        "A sync counts only the frames that were written before it began.", seen_in="periodic atomic"
+        "A sync counts only the frames that were written before it began.",
+        seen_in="periodic atomic",
+        aims=(("settled", "power"), ("frame.synced", "power")),
     )
     frames_written_again: bool = _rule(
         "After a failed sync the same frames are written again before the next one.", seen_in="strict failing"
@@ -44,13 +60,16 @@ class Rules:
     )
 
     # ---- recovery
-    exact_places: bool = _rule(
-        "Recovery writes each line at its place, whatever stands there.", seen_in="strict plain"
+    exact_places: bool = _rule("Recovery writes each line at its place, whatever stands there.", seen_in="strict plain")
+    journal_synced_first: bool = _rule(
+        "Recovery syncs the journal before it acts on it.",
+        seen_in="strict atomic",
+        aims=(("frame.written", "kill"), ("recovery.written", "power")),
     )
-    journal_synced_first: bool = _rule("Recovery syncs the journal before it acts on it.", seen_in="strict atomic")
     free_file_synced: bool = _rule(
         "Recovery syncs also a journal file that is free: its header may be zeroed in memory only.",
         seen_in="strict plain",
+        aims=(("free.zeroed", "kill"), ("frame.synced", "power")),
     )
     written_whatever_is_seen: bool = _rule(
         "Recovery writes also what seems to stand there: a failed sync may have dropped it.", seen_in="strict failing"
@@ -65,7 +84,11 @@ class Rules:
     offsets_synced_first: bool = _rule(
         "Recovery writes and syncs offset files before it frees the journal.", seen_in="strict exactly-once"
     )
-    older_file_first: bool = _rule("Recovery frees the older file first.", seen_in="strict exactly-once")
+    older_file_first: bool = _rule(
+        "Recovery frees the older file first.",
+        seen_in="strict exactly-once",
+        aims=(("recovery.zeroed", "kill"),),
+    )
     gap_begins_segment: bool = _rule(
         "A line beyond the end begins a segment: what was before it is lost, and no zeros fill the gap.",
         seen_in="strict damage",
@@ -81,7 +104,9 @@ class Rules:
         seen_in="strict together",
     )
     conflict_moves_cursors_back: bool = _rule(
-        "Cursors beyond another program's lines move back to them.", seen_in="strict foreign"
+        "Cursors beyond another program's lines move back to them.",
+        seen_in="strict foreign",
+        aims=(("settled", "power"), ("offsets.filed", "power")),
     )
     torn_line_cut: bool = _rule("The torn rest of a last line is cut.", seen_in="periodic plain")
     empty_segments_dropped: bool = _rule(
@@ -89,16 +114,14 @@ class Rules:
     )
     offsets_capped: bool = _rule(
         "No offset stays beyond the end of its channel: recovery looks, and who opens a channel.",
-        seen_in="periodic cursors",
+        seen_in="periodic restless",
+        aims=(("offsets.filed", "power"),),
     )
     most_moves_win: bool = _rule(
         "Of two places of a cursor the one with more moves counts, not the one further on.", seen_in="strict cursors"
     )
-    slots_adopted: bool = _rule("A writer that starts takes up the slots that outlived the last one.", seen_in="strict cursors")
-
-    second_look_takes_all: bool = _rule(
-        "It looks first at granted slots, then at all: one may be granted between the two looks.",
-        seen_in="strict exactly-once",
+    slots_adopted: bool = _rule(
+        "A writer that starts takes up the slots that outlived the last one.", seen_in="strict cursors"
     )
 
     # ---- the writer
@@ -110,11 +133,14 @@ class Rules:
         "When the writer rolls it looks once more at the segment that it leaves.", seen_in="strict foreign"
     )
     names_in_turn: bool = _rule(
-        "A segment's name is on the device before that of a later one is made.", seen_in="strict rolling"
+        "A segment's name is on the device before that of a later one is made.",
+        seen_in="strict rolling",
+        aims=(("segment.created", "power"), ("recovery.created", "power")),
     )
     empty_segment_is_new: bool = _rule(
         "The name of a segment that is found empty is synced: who made it may have died before.",
         seen_in="strict exactly-once",
+        aims=(("channel.opened", "kill"),),
     )
     names_before_frames: bool = _rule(
         "The names of segments are on the device before a frame speaks of them.", seen_in="strict rolling"
@@ -125,24 +151,31 @@ class Rules:
     settled_before_freed: bool = _rule(
         "A checkpoint that is asked for frees the round's frame once its rings know how far they are taken.",
         seen_in="strict plain",
+        aims=(("free.synced", "kill"),),
     )
     stale_moves_refused: bool = _rule(
         "A move by transaction whose old value is not the current one is refused.", seen_in="strict exactly-once"
     )
     dead_swept_first: bool = _rule(
         "A subscription is granted once its dead holder's ring is drained, its slot's last word taken, its port swept.",
-        seen_in="strict cursors",
+        seen_in="strict exactly-once",
+        aims=(("answers are written", "kill"), ("settled", "kill")),
     )
     leaving_slot_holds_nothing: bool = _rule(
         "A slot says when its process gives it up: with an empty ring, a writer that starts does not take it up.",
         seen_in="strict cursors",
+        aims=(("answers are written", "kill"), ("settled", "kill")),
     )
     forget_in_frame: bool = _rule(
-        "An id is forgotten through a frame, so that an older one does not bring it back.", seen_in="strict cursors"
+        "An id is forgotten through a frame, so that an older one does not bring it back.",
+        seen_in="strict cursors",
+        aims=(("settled", "kill"),),
     )
 
     # ---- checkpoints and removal
-    checkpoint_syncs_segments: bool = _rule("A checkpoint syncs segments before it frees a file.", seen_in="strict plain")
+    checkpoint_syncs_segments: bool = _rule(
+        "A checkpoint syncs segments before it frees a file.", seen_in="strict plain"
+    )
     checkpoint_syncs_offsets: bool = _rule(
         "A checkpoint writes and syncs offset files before it frees a file.", seen_in="strict exactly-once"
     )
@@ -156,7 +189,9 @@ class Rules:
         "After a failed sync offset files are written again from the table of cursors.", seen_in="strict failing"
     )
     removed_after_checkpoint: bool = _rule(
-        "A segment is removed once the offsets that have passed it are on the device.", seen_in="strict compaction"
+        "A segment is removed once the offsets that have passed it are on the device.",
+        seen_in="strict compaction",
+        aims=(("segment.removed", "power"), ("removal.synced", "power")),
     )
     removal_looks_again: bool = _rule(
         "Before a segment is removed the offsets are looked at once more.", seen_in="strict compaction"
@@ -196,6 +231,12 @@ def sentence(rule: Field[Any]) -> str:
 def seen_in(rule: Field[Any]) -> str:
     """The name of the mode in which its absence shows."""
     return str(rule.metadata["seen_in"])
+
+
+def aims_at(rule: Field[Any]) -> tuple[Aim, ...]:
+    """The steps at which it happens."""
+    found: tuple[Aim, ...] = rule.metadata["aims"]
+    return found
 
 
 def runs_needed(rule: Field[Any]) -> int:

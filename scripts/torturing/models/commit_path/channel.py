@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from torturing.models.disk import Directory, File
-from torturing.models.entries import Append, SpillPart
-from torturing.models.line import Cell, Found, Line, behind_newline, read_lines
+from torturing.models.commit_path.disk import Directory, File
+from torturing.models.commit_path.entries import Append, SpillPart
+from torturing.models.commit_path.line import Cell, Found, Line, behind_newline, read_lines
 
 if TYPE_CHECKING:
-    from torturing.models.world import World
+    from torturing.models.commit_path.world import World
 
 ROLL_CELLS = 12
 
@@ -179,7 +179,11 @@ class Channel:
         """The plan as a frame holds it."""
         return [
             Append(
-                self.name, chunk.offset, tuple(chunk.cells), chunk.offset == chunk.segment and chunk.offset > 0, chunk.spill
+                self.name,
+                chunk.offset,
+                tuple(chunk.cells),
+                chunk.offset == chunk.segment and chunk.offset > 0,
+                chunk.spill,
             )
             for chunk in self.chunks
         ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from torturing.models.disk import Directory, File
-from torturing.models.entries import Key
+from torturing.models.commit_path.disk import Directory, File
+from torturing.models.commit_path.entries import Key
 
 ATTEMPTS = "attempts"
 

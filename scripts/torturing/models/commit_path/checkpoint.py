@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from torturing.models.disk import Directory, File, SyncFailedError
-from torturing.models.entries import Append, Key
-from torturing.models.journal import NAMES, JournalContents
-from torturing.models.spill import read_spilled
+from torturing.models.commit_path.disk import Directory, File, SyncFailedError
+from torturing.models.commit_path.entries import Append, Key
+from torturing.models.commit_path.journal import NAMES, JournalContents
+from torturing.models.commit_path.spill import read_spilled
 
 if TYPE_CHECKING:
-    from torturing.models.world import World
-    from torturing.models.writer import Writer
+    from torturing.models.commit_path.world import World
+    from torturing.models.commit_path.writer import Writer
 
 
 class Checkpoint:
@@ -29,13 +29,13 @@ class Checkpoint:
         self.then: list[Callable[[], None]] = []
         self.done = False
 
-    def doing(self, world: World, writer: Writer) -> Iterator[None]:
+    def doing(self, world: World, writer: Writer) -> Iterator[str]:
         """Do it step by step, as a thread beside the commits does."""
         rules = world.rules
         if rules.checkpoint_syncs_segments:
             for (channel, start), file in self.segments.items():
                 yield from _until_it_holds(world, file, partial(_rewrite_segment, world, channel, start, file))
-        yield
+        yield "checkpoint.segments_synced"
         if rules.checkpoint_syncs_offsets:
             for key, file in self.files.items():
                 yield from _until_it_holds(world, file, partial(writer.cursors.write_again, key, file), forget=True)
@@ -44,9 +44,9 @@ class Checkpoint:
         if rules.checkpoint_syncs_names:
             for directory in self.directories:
                 directory.sync()
-                yield
+                yield "checkpoint.directory_synced"
         world.say("a checkpoint is synced")
-        yield
+        yield "checkpoint.synced"
         if self.index is not None:
             yield from writer.journal.freeing(self.index)
         for then in self.then:
@@ -54,15 +54,13 @@ class Checkpoint:
         self.done = True
 
 
-def _until_it_holds(
-    world: World, file: File, mend: Callable[[], None], *, forget: bool = False
-) -> Iterator[None]:
+def _until_it_holds(world: World, file: File, mend: Callable[[], None], *, forget: bool = False) -> Iterator[str]:
     """After a failed sync the cells are written again before the next one."""
     while True:
         try:
             world.sync(file, forget=forget)
         except SyncFailedError:
-            yield
+            yield "a sync failed"
             mend()
         else:
             return

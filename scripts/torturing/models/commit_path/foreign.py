@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torturing.models.channel import ROLL_CELLS, segments_of
-from torturing.models.disk import File
-from torturing.models.line import Line, behind_newline
-from torturing.models.subscriber import INPUT
+from torturing.models.commit_path.channel import ROLL_CELLS, segments_of
+from torturing.models.commit_path.disk import File
+from torturing.models.commit_path.line import Line, behind_newline
+from torturing.models.commit_path.subscriber import INPUT
 
 if TYPE_CHECKING:
-    from torturing.models.world import World
+    from torturing.models.commit_path.world import World
 
 
 def append(world: World, *, may_roll: bool) -> None:
@@ -33,7 +33,12 @@ def append(world: World, *, may_roll: bool) -> None:
         file.cut(whole)
     lines = [Line("foreign", world.next_number(), INPUT, chance.choice((2, 3, 4)), foreign=True) for _ in range(2)]
     for line in lines[: chance.randint(1, 2)]:
-        if may_roll and world.mode.rolling and len(file) >= ROLL_CELLS and not len(file) - behind_newline(file.cells, len(file)):
+        if (
+            may_roll
+            and world.mode.rolling
+            and len(file) >= ROLL_CELLS
+            and not len(file) - behind_newline(file.cells, len(file))
+        ):
             start, file = start + len(file), File()
             directory.put(start, file)
         file.write(len(file), line.cells)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torturing.models.channel import align
-from torturing.models.cursors import list_offsets
-from torturing.models.data import ATTEMPTS
-from torturing.models.disk import Directory, File, SyncFailedError
-from torturing.models.entries import Append, Consumed, CursorState, Forgotten, Key
-from torturing.models.journal import NAMES, Frame, JournalContents
-from torturing.models.memory import Port
-from torturing.models.replay import ChannelReplay, Run
-from torturing.models.spill import read_spilled
-from torturing.models.writer import Writer
+from torturing.models.commit_path.channel import align
+from torturing.models.commit_path.cursors import list_offsets
+from torturing.models.commit_path.data import ATTEMPTS
+from torturing.models.commit_path.disk import Directory, File, SyncFailedError
+from torturing.models.commit_path.entries import Append, Consumed, CursorState, Forgotten, Key
+from torturing.models.commit_path.journal import NAMES, Frame, JournalContents
+from torturing.models.commit_path.memory import Port
+from torturing.models.commit_path.replay import ChannelReplay, Run
+from torturing.models.commit_path.spill import read_spilled
+from torturing.models.commit_path.writer import Writer
 
 if TYPE_CHECKING:
-    from torturing.models.world import World
+    from torturing.models.commit_path.world import World
 
 
 class Recovery:
@@ -163,13 +163,14 @@ class Recovery:
         capped = offset
         if rules.conflict_moves_cursors_back:
             capped = min(capped, self.conflicts.get(channel, offset))
+        because_of_conflict = capped != offset
         if rules.offsets_capped:
             capped = min(capped, self.ends.get(channel, offset))
             if capped == offset:
                 capped = align(self._world.disk.channels.directory(channel), offset)
         if capped != offset:
             self._world.say("the cursor of {} moves from {} to {}", id, offset, capped)
-            self._world.ledger.note_moved_back(conflict=channel in self.conflicts)
+            self._world.ledger.note_moved_back(conflict=because_of_conflict)
         return capped
 
     def _take_over(self, port: Port) -> None:

@@ -7,22 +7,22 @@ from itertools import count
 from random import Random
 from typing import Protocol
 
-from torturing.models import foreign
-from torturing.models.chain import Chain
-from torturing.models.channel import ForeignWriteError
-from torturing.models.checker import Checker
-from torturing.models.danger import Danger
-from torturing.models.data import DataDirectory
-from torturing.models.disk import File, SyncFailedError
-from torturing.models.journal import NAMES, JournalContents
-from torturing.models.ledger import Ledger
-from torturing.models.memory import Port
-from torturing.models.modes import Mode
-from torturing.models.publisher import Commander, Publisher
-from torturing.models.recovery import Recovery
-from torturing.models.rules import Rules
-from torturing.models.subscriber import INPUT, PlainSubscriber
-from torturing.models.writer import Writer
+from torturing.models.commit_path import foreign
+from torturing.models.commit_path.chain import Chain
+from torturing.models.commit_path.channel import ForeignWriteError
+from torturing.models.commit_path.checker import Checker
+from torturing.models.commit_path.danger import Aim, Danger
+from torturing.models.commit_path.data import DataDirectory
+from torturing.models.commit_path.disk import File, SyncFailedError
+from torturing.models.commit_path.journal import NAMES, JournalContents
+from torturing.models.commit_path.ledger import Ledger
+from torturing.models.commit_path.memory import Port
+from torturing.models.commit_path.modes import Mode
+from torturing.models.commit_path.publisher import Commander, Publisher
+from torturing.models.commit_path.recovery import Recovery
+from torturing.models.commit_path.rules import Rules
+from torturing.models.commit_path.subscriber import INPUT, PlainSubscriber
+from torturing.models.commit_path.writer import Writer
 
 LIVES = 4
 ROUNDS_A_LIFE = 25
@@ -30,7 +30,7 @@ ROUNDS_A_LIFE = 25
 _PATIENCE = 300
 
 
-class Died(Exception):  # noqa: N818 - nobody is at fault
+class Died(Exception):
     """The writer was killed, or the power went."""
 
     def __init__(self, by_power: bool) -> None:
@@ -62,7 +62,9 @@ class Process(Protocol):
 class World:
     """Everything there is in one run."""
 
-    def __init__(self, seed: int, mode: Mode, rules: Rules, *, tracing: bool = False) -> None:
+    def __init__(
+        self, seed: int, mode: Mode, rules: Rules, *, aims: tuple[Aim, ...] = (), tracing: bool = False
+    ) -> None:
         self.chance = Random(seed)
         self.mode = mode
         self.rules = rules
@@ -72,16 +74,20 @@ class World:
         self._checker = Checker(self)
         # Nothing happens to anybody any more: what is under way is to come to its end.
         self.calm = False
+        # Nobody publishes for a while, and subscribers catch up.
+        self.lull = False
         self.trace: list[str] | None = [] if tracing else None
         self.writer: Writer
         self._processes: dict[str, Process] = {}
         # Those that close their subscription, or have closed it and live on.
         self._leaving: list[Process] = []
         self._away: dict[str, int] = {}
-        self._jobs: dict[str, Iterator[None]] = {}
-        self._danger = Danger(self.chance, recovering=True)
-        # Of attached processes, at each of their acts.
-        self._mortality = self.chance.choice((0.02, 0.05, 0.15))
+        self._jobs: dict[str, Iterator[str]] = {}
+        self._aims = aims
+        self._danger = Danger(self.chance, recovering=True, aims=aims)
+        # Of attached processes, at each of their acts; and how soon a subscriber that has caught up goes.
+        self._mortality = self.chance.choice((0.0, 0.01, 0.08))
+        self.departures = self.chance.choice((0.0, 0.03, 0.2))
         self._busy = False
         self._lives = 0
         self._numbers = 0
@@ -179,7 +185,9 @@ class World:
         return True
 
     def _one_acts(self) -> None:
-        processes = [*self._processes.values(), *self._leaving]
+        processes = list(self._processes.values())
+        if self._leaving and self.chance.random() < 0.1:
+            processes = self._leaving  # they take their time
         if not processes:
             return
         process = self.chance.choice(processes)
@@ -193,7 +201,7 @@ class World:
             draw = self.chance.random()
             if draw < 0.6:
                 self._one_acts()
-            elif draw < 0.94 or not self.mode.foreign:
+            elif draw < 0.88 or not self.mode.foreign:
                 self._advance_jobs()
             elif self.writer_is_up:
                 foreign.append(self, may_roll=True)
@@ -202,7 +210,7 @@ class World:
 
     # ---- the writer's other threads
 
-    def start(self, name: str, job: Iterator[None]) -> None:
+    def start(self, name: str, job: Iterator[str]) -> None:
         """Have something done beside the commits, unless the same is under way."""
         if name not in self._jobs:
             self._jobs[name] = job
@@ -215,7 +223,7 @@ class World:
 
     def start_flush(self) -> None:
         """In periodic mode: frames were written that have to be synced soon."""
-        self.start("timer", iter([None] * self.chance.choice((1, 3, 12))))
+        self.start("timer", iter(["timer"] * self.chance.choice((1, 3, 12))))
 
     def finish_flush(self) -> None:
         """One sync of the journal at a time."""
@@ -229,8 +237,7 @@ class World:
         job = self._jobs[name]
         busy, self._busy = self._busy, True
         try:
-            next(job)
-            self.step(f"{name} goes on")
+            self.step(next(job))
         except StopIteration:
             del self._jobs[name]
             if name == "timer":
@@ -259,11 +266,13 @@ class World:
 
     def _live(self) -> bool:
         """Commit until the writer dies or stops; whether that was the power."""
-        self._danger = Danger(self.chance, recovering=False)
+        self._danger = Danger(self.chance, recovering=False, aims=self._aims)
         try:
-            for _ in range(self.chance.randint(3, ROUNDS_A_LIFE * (2 if self.mode.compaction else 1))):
+            for number in range(self.chance.randint(3, ROUNDS_A_LIFE * (2 if self.mode.compaction else 1))):
                 self._populate()
-                for _ in range(self.chance.randint(0, 8 if self.mode.compaction else 4)):
+                if number % 6 == 0:
+                    self.lull = self.chance.random() < 0.3
+                for _ in range(self.chance.randint(0, 8 if self.mode.cursors or self.mode.exactly_once else 4)):
                     self._one_acts()
                 self.writer.commit_round(tick=self.chance.random() < 0.3)
                 if self.mode.compaction and self.chance.random() < 0.4:
@@ -289,7 +298,7 @@ class World:
 
     def _begin(self, by_power: bool) -> None:
         """Recover until it is done; the recovery may itself be killed, or the power go again."""
-        self._danger = Danger(self.chance, recovering=True)
+        self._danger = Danger(self.chance, recovering=True, aims=self._aims)
         power_went = by_power
         for tries in count():
             try:
@@ -311,7 +320,7 @@ class World:
             self._lose_power()
         if self.mode.damage and self.chance.random() < 0.6:
             self._damage_a_frame()
-        if self.mode.foreign and not self.calm and self.chance.random() < 0.4:
+        if self.mode.foreign and not self.calm and self.chance.random() < 0.5:
             foreign.append(self, may_roll=tries == 0)
 
     def _lose_power(self) -> None:

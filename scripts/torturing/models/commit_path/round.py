@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torturing.models.channel import Channel
-from torturing.models.cursors import Cursor
-from torturing.models.entries import Answer, Ask, Close, Consumed, Entry, Forgotten, Open, Set, SpillPart, Transaction
-from torturing.models.memory import Port
-from torturing.models.spill import is_whole
-from torturing.models.subscriptions import SPILL_DAMAGED, WRONG, LaterError, RefusedError
+from torturing.models.commit_path.channel import Channel
+from torturing.models.commit_path.cursors import Cursor
+from torturing.models.commit_path.entries import (
+    Answer,
+    Ask,
+    Close,
+    Consumed,
+    Entry,
+    Forgotten,
+    Open,
+    Set,
+    SpillPart,
+    Transaction,
+)
+from torturing.models.commit_path.memory import Port
+from torturing.models.commit_path.spill import is_whole
+from torturing.models.commit_path.subscriptions import SPILL_DAMAGED, WRONG, LaterError, RefusedError
 
 if TYPE_CHECKING:
-    from torturing.models.world import World
-    from torturing.models.writer import Writer
+    from torturing.models.commit_path.world import World
+    from torturing.models.commit_path.writer import Writer
 
 MAX_TRANSACTIONS = 4
 

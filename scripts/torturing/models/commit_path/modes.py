@@ -26,6 +26,8 @@ class Mode:
     """Segments of a few lines."""
     compaction: bool = False
     """Segments that everybody has consumed are removed."""
+    restless: bool = False
+    """Checkpoints are asked for all the time."""
     damage: bool = False
     """Cells of the journal that turn into something else while nobody runs."""
     failing: bool = False
@@ -37,6 +39,7 @@ _FEATURES = {
     "atomic": {"atomic": True},
     "cursors": {"cursors": True},
     "exactly-once": {"exactly_once": True},
+    "restless": {"cursors": True, "restless": True},
     "spill": {"spill": True, "atomic": True},
     "foreign": {"foreign": True, "cursors": True, "exactly_once": True, "rolling": True},
     "rolling": {"rolling": True, "atomic": True},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from torturing.models.line import Cell, Line
+from torturing.models.commit_path.line import Cell, Line
 
 Key = tuple[str, str]
 """Channel and subscriber's id."""

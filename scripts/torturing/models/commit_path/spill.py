@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from torturing.models.disk import File
-from torturing.models.entries import Append
-from torturing.models.line import Cell, Line
+from torturing.models.commit_path.disk import File
+from torturing.models.commit_path.entries import Append
+from torturing.models.commit_path.line import Cell, Line
 
 if TYPE_CHECKING:
-    from torturing.models.world import World
+    from torturing.models.commit_path.world import World
 
 
 def write_spill(world: World, name: str, lines: list[Line]) -> None:

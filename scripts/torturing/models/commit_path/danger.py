@@ -23,10 +23,13 @@ COMMIT_STEPS = (
     "swept",
     "offset.drafted",
     "journal.switched",
-    "checkpoint goes on",
-    "checkpoint goes on",
-    "flush goes on",
-    "retention goes on",
+    "checkpoint.segments_synced",
+    "checkpoint.synced",
+    "free.zeroed",
+    "free.synced",
+    "flush.begun",
+    "offsets.filed",
+    "segment.removed",
 )
 RECOVERY_STEPS = (
     "recovery.journal_synced",
@@ -43,25 +46,36 @@ RECOVERY_STEPS = (
 )
 _RATES = (0.0, 0.004, 0.015, 0.05)
 _RECOVERY_RATES = (0.0, 0.0, 0.03, 0.1)
-_AIMED = 0.4
+_AIMED_RATES = (0.06, 0.2, 0.5)
 _POWER = 0.4
 
 
+Aim = tuple[str, str]
+"""A step, and what happens at it: ``kill`` or ``power``."""
+
+
 class Danger:
-    """That of one life."""
+    """That of one life, of a writer or of a recovery. ``aims`` are steps that a rule is there for."""
 
-    __slots__ = ("_aimed_at", "_rate")
+    __slots__ = ("_aim", "_aimed_rate", "_rate")
 
-    def __init__(self, chance: Random, *, recovering: bool) -> None:
+    def __init__(self, chance: Random, *, recovering: bool, aims: tuple[Aim, ...] = ()) -> None:
+        steps = RECOVERY_STEPS if recovering else COMMIT_STEPS
         self._rate = chance.choice(_RECOVERY_RATES if recovering else _RATES)
-        self._aimed_at = ""
-        if chance.random() < 0.5:
-            self._rate = 0.0
-            self._aimed_at = chance.choice(RECOVERY_STEPS if recovering else COMMIT_STEPS)
+        self._aimed_rate = chance.choice(_AIMED_RATES)
+        self._aim = ("", "")
+        draw = chance.random()
+        here = [aim for aim in aims if aim[0] in steps]
+        if here and draw < 0.7:
+            self._rate, self._aim = 0.0, chance.choice(here)
+        elif draw < 0.5:
+            self._rate, self._aim = 0.0, (chance.choice(steps), "power" if chance.random() < _POWER else "kill")
 
     def death(self, step: str, chance: Random) -> str | None:
         """``kill``, ``power`` or nothing."""
-        rate = _AIMED if step == self._aimed_at else self._rate
-        if not rate or chance.random() >= rate:
+        aimed_at, death = self._aim
+        if step == aimed_at:
+            return death if chance.random() < self._aimed_rate else None
+        if not self._rate or chance.random() >= self._rate:
             return None
         return "power" if chance.random() < _POWER else "kill"

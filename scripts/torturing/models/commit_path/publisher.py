@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from torturing.models.entries import Ask, Key, Set, Transaction
-from torturing.models.line import Line
-from torturing.models.spill import write_spill
+from torturing.models.commit_path.entries import Ask, Key, Set, Transaction
+from torturing.models.commit_path.line import Line
+from torturing.models.commit_path.spill import write_spill
 
 if TYPE_CHECKING:
-    from torturing.models.world import World
+    from torturing.models.commit_path.world import World
 
 CHANNELS = ("in", "other")
 _OUTSTANDING = 3
@@ -39,9 +39,15 @@ class Publisher:
         """Hear what was committed, and perhaps publish more."""
         self._hear()
         world = self._world
-        if world.calm or len(self._sent) >= _OUTSTANDING or not self.port.has_room or world.chance.random() < 0.4:
+        if (
+            world.calm
+            or world.lull
+            or len(self._sent) >= _OUTSTANDING
+            or not self.port.has_room
+            or world.chance.random() < (0.7 if world.mode.compaction else 0.4)
+        ):
             return
-        if world.chance.random() < 0.06:
+        if world.chance.random() < (0.3 if world.mode.restless else 0.06):
             self._sent.append((self.port.put(ASKING), ASKING))
             world.say("{} asks for a checkpoint", self.name)
         else:

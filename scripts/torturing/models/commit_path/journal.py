@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from torturing.models.disk import Directory, File, SyncFailedError
-from torturing.models.entries import Entry
-from torturing.models.line import Cell
+from torturing.models.commit_path.disk import Directory, File, SyncFailedError
+from torturing.models.commit_path.entries import Entry
+from torturing.models.commit_path.line import Cell
 
 if TYPE_CHECKING:
-    from torturing.models.world import World
+    from torturing.models.commit_path.world import World
 
 NAMES = ("a", "b")
 FILE_CELLS = 22
@@ -141,7 +141,7 @@ class Journal:
         for _ in self.syncing():
             pass
 
-    def syncing(self) -> Iterator[None]:
+    def syncing(self) -> Iterator[str]:
         """The same in two steps, as another thread does it: commits may come between them."""
         rules = self._world.rules
         pending = list(self._unsynced)
@@ -151,8 +151,8 @@ class Journal:
         marks = [item.file.written for item in files]
         if not pending:
             return
-        for _ in range(self._world.chance.randint(1, 3)):
-            yield
+        for _ in range(self._world.chance.randint(1, 8)):
+            yield "flush.begun"
         if not rules.sync_counts_what_it_began_with:
             pending = list(self._unsynced)
         try:
@@ -200,13 +200,13 @@ class Journal:
         self._world.step("journal.switched")
         return left
 
-    def freeing(self, index: int) -> Iterator[None]:
+    def freeing(self, index: int) -> Iterator[str]:
         """Zero a file's header and sync: it owes nothing any more."""
         item = self._files[index]
         if item.live:
             while True:
                 item.file.write(0, (None, None))
-                yield
+                yield "free.zeroed"
                 try:
                     self._world.sync(item.file)
                 except SyncFailedError:
@@ -214,7 +214,7 @@ class Journal:
                 break
         item.live = False
         self._world.say("journal file {} is free", NAMES[index])
-        yield
+        yield "free.synced"
 
 
 def _open(directory: Directory, name: str) -> File:

@@ -6,15 +6,15 @@ from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from torturing.models.chain import OUTPUT
-from torturing.models.channel import read_channel, segments_of
-from torturing.models.cursors import read_offset
-from torturing.models.entries import Key
-from torturing.models.line import Found, Line
-from torturing.models.subscriber import DEAD_LETTERS, INPUT
+from torturing.models.commit_path.chain import OUTPUT
+from torturing.models.commit_path.channel import read_channel, segments_of
+from torturing.models.commit_path.cursors import read_offset
+from torturing.models.commit_path.entries import Key
+from torturing.models.commit_path.line import Found, Line
+from torturing.models.commit_path.subscriber import DEAD_LETTERS, INPUT
 
 if TYPE_CHECKING:
-    from torturing.models.world import World
+    from torturing.models.commit_path.world import World
 
 CHAIN: Key = (INPUT, "chain")
 PLAIN: Key = (INPUT, "plain")

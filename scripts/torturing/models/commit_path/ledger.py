@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from torturing.models.channel import read_channel, segments_of
-from torturing.models.entries import Append, Key
-from torturing.models.journal import NAMES, Frame, JournalContents
-from torturing.models.line import Line, read_lines
-from torturing.models.memory import Port
+from torturing.models.commit_path.channel import read_channel, segments_of
+from torturing.models.commit_path.entries import Append, Key
+from torturing.models.commit_path.journal import NAMES, Frame, JournalContents
+from torturing.models.commit_path.line import Line, read_lines
+from torturing.models.commit_path.memory import Port
 
 if TYPE_CHECKING:
-    from torturing.models.world import World
+    from torturing.models.commit_path.world import World
 
 
 class Ledger:

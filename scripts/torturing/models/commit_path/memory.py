@@ -1,10 +1,10 @@
-"""Shared memory: a port for each attached process, with its ring and its slots. It outlives processes, not the power."""
+"""Shared memory: a port for each attached process, with its ring and its slot. It outlives processes, not the power."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from torturing.models.entries import Answer, Key, Transaction
+from torturing.models.commit_path.entries import Answer, Key, Transaction
 
 RING_RECORDS = 8
 

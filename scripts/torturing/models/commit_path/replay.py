@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from torturing.models.channel import cut_torn_line, segments_of
-from torturing.models.disk import Directory, File
-from torturing.models.line import Cell, Line, behind_newline, line_end, read_lines
+from torturing.models.commit_path.channel import cut_torn_line, segments_of
+from torturing.models.commit_path.disk import Directory, File
+from torturing.models.commit_path.line import Cell, Line, behind_newline, line_end, read_lines
 
 if TYPE_CHECKING:
-    from torturing.models.world import World
+    from torturing.models.commit_path.world import World
 
 
 class Run:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torturing.models.disk import Directory, File
-from torturing.models.entries import CursorState, Key
-from torturing.models.memory import Port, Slot, SlotCursor
+from torturing.models.commit_path.disk import Directory, File
+from torturing.models.commit_path.entries import CursorState, Key
+from torturing.models.commit_path.memory import Port, Slot, SlotCursor
 
 if TYPE_CHECKING:
-    from torturing.models.world import World
+    from torturing.models.commit_path.world import World
 
 
 class Cursor:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from torturing.models.channel import Channel
-from torturing.models.checkpoint import Checkpoint
-from torturing.models.cursors import Cursor, Cursors, list_offsets
-from torturing.models.data import ATTEMPTS
-from torturing.models.disk import Directory, File
-from torturing.models.entries import Entry
-from torturing.models.journal import Journal
-from torturing.models.memory import Port
-from torturing.models.retention import look
-from torturing.models.round import Round
-from torturing.models.spill import Spills
-from torturing.models.subscriptions import Subscriptions
+from torturing.models.commit_path.channel import Channel
+from torturing.models.commit_path.checkpoint import Checkpoint
+from torturing.models.commit_path.cursors import Cursor, Cursors, list_offsets
+from torturing.models.commit_path.data import ATTEMPTS
+from torturing.models.commit_path.disk import Directory, File
+from torturing.models.commit_path.entries import Entry
+from torturing.models.commit_path.journal import Journal
+from torturing.models.commit_path.memory import Port
+from torturing.models.commit_path.retention import look
+from torturing.models.commit_path.round import Round
+from torturing.models.commit_path.spill import Spills
+from torturing.models.commit_path.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
-    from torturing.models.world import World
+    from torturing.models.commit_path.world import World
 
 # Processes may go on while the writer leaves; what they put into their rings then is the next writer's.
 _DRAIN_ROUNDS = 20
@@ -104,10 +104,12 @@ class Writer:
         if not (this.taken or this.cursors or this.buried):
             if tick:
                 self.cursors.file()
+                world.step("offsets.filed")
             return False
         self._commit(this)
         if tick or this.files_offsets or this.buried:
             self.cursors.file()
+            world.step("offsets.filed")
         if this.asking:
             if world.rules.settled_before_freed:
                 self._settle(this, [port for port in this.taken if port not in this.asking])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from random import Random
 
-from torturing.models.line import Cell
+from torturing.models.commit_path.line import Cell
 
 # In place of a cell: the file was cut there.
 _CUT: Cell = ("cut", 0)
