@@ -566,6 +566,21 @@ def test_an_id_that_a_power_cut_left_half_written_is_made_anew(data_dir: Path, t
         m.publish("c", 1, payload_type=TYPE)
 
 
+def test_a_flipped_bit_in_the_id_changes_no_name(tmp_path: Path) -> None:
+    """With other names the next writer would not find the rings of those who live, or were killed."""
+    (tmp_path / "run").mkdir()
+    key = DirectoryIdentity(tmp_path / "run").key
+    path = tmp_path / "run" / "id"
+    sound = path.read_bytes()
+    for bit in range(len(sound) * 8):
+        damaged = bytearray(sound)
+        damaged[bit >> 3] ^= 1 << (bit & 7)
+        path.write_bytes(damaged)
+        assert DirectoryIdentity(tmp_path / "run").key == key
+    path.write_bytes(sound[: len(sound) // 2 + 3])
+    assert DirectoryIdentity(tmp_path / "run").key == key
+
+
 def test_a_lock_without_a_board_is_another_ipc_namespace(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_link, "_BOARD_PATIENCE_S", 0.1)
     (data_dir / "run").mkdir(parents=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from zlib import crc32
 
 from keyop.ownership import open_given
 
@@ -83,19 +84,30 @@ def _token(path: Path) -> int:
 
 
 def _read(path: Path) -> int | None:
-    """None if it is not there, or not whole: a power cut can leave that of a file that was never synced."""
+    """None if it is not there, or not whole: a power cut can leave that of a file that was never synced.
+
+    It stands there twice, each with its check: with a damaged one nobody would find the rings of those who live.
+    """
     try:
-        text = path.read_text(errors="replace").strip()
-        return int(text, 16) if len(text) == _TOKEN_DIGITS else None
-    except (FileNotFoundError, ValueError):
+        lines = path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
         return None
+    for line in lines:
+        digits = line[:_TOKEN_DIGITS]
+        if line == _checked(digits):
+            return int(digits, 16)
+    return None
+
+
+def _checked(digits: str) -> str:
+    return f"{digits} {crc32(digits.encode()):08x}"
 
 
 def _make(path: Path) -> int:
     token = os.urandom(_TOKEN_DIGITS // 2).hex()
     draft = path.with_name(".id.new")
     with os.fdopen(open_given(draft, os.O_WRONLY | os.O_TRUNC), "w") as file:
-        file.write(token + "\n")
+        file.write(f"{_checked(token)}\n" * 2)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
