@@ -16,6 +16,8 @@ from keyop.ownership import open_given
 PREFIX = "/keyop-"
 _KEY_DIGITS = 10
 _TOKEN_DIGITS = 32
+# Of one of the two: digits, a blank, and the check.
+_COPY_BYTES = _TOKEN_DIGITS + 9
 _MASK_128 = (1 << 128) - 1
 # PCG's 128-bit multiplier (O'Neill 2014).
 _MULTIPLIER = 0x2360_ED05_1FC6_5DA4_4385_DF64_9FCC_F645
@@ -89,25 +91,25 @@ def _read(path: Path) -> int | None:
     It stands there twice, each with its check: with a damaged one nobody would find the rings of those who live.
     """
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        data = path.read_bytes()
     except FileNotFoundError:
         return None
-    for line in lines:
-        digits = line[:_TOKEN_DIGITS]
-        if line == _checked(digits):
+    for copy in (data[:_COPY_BYTES], data[_COPY_BYTES + 1 :][:_COPY_BYTES]):
+        digits = copy[:_TOKEN_DIGITS]
+        if copy == _checked(digits):
             return int(digits, 16)
     return None
 
 
-def _checked(digits: str) -> str:
-    return f"{digits} {crc32(digits.encode()):08x}"
+def _checked(digits: bytes) -> bytes:
+    return b"%b %08x" % (digits, crc32(digits))
 
 
 def _make(path: Path) -> int:
-    token = os.urandom(_TOKEN_DIGITS // 2).hex()
+    token = os.urandom(_TOKEN_DIGITS // 2).hex().encode()
     draft = path.with_name(".id.new")
-    with os.fdopen(open_given(draft, os.O_WRONLY | os.O_TRUNC), "w") as file:
-        file.write(f"{_checked(token)}\n" * 2)
+    with os.fdopen(open_given(draft, os.O_WRONLY | os.O_TRUNC), "wb") as file:
+        file.write((_checked(token) + b"\n") * 2)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
