@@ -72,8 +72,11 @@ class Audit:
         tail += b"}\n" if took_s is None else b',"send_duration_ms":%b}\n' % f"{took_s * 1000:.3f}".encode()
         lines: list[bytes] = []
         length = 0
+        last_channel, rest = "", b',"channel":""' + tail
         for channel, id in messages:
-            line = head + _text(id) + b',"channel":' + _text(channel) + tail
+            if channel != last_channel:
+                last_channel, rest = channel, b',"channel":' + _text(channel) + tail
+            line = head + _text(id) + rest
             lines.append(line)
             length += len(line)
             if length > _MAX_LINES_BYTES:

@@ -25,6 +25,8 @@ from keyop.storage.segments import MAX_LINE_BYTES
 TRANSACTION_BYTES = 120 * 1024
 # So many records are looked at before others on the loop have their turn.
 _PIECE = 512
+# Names of channels that need no second look.
+_NAMES_KEPT = 1_024
 # A ring that stays full is tried again and again: a thread that waits in it has to come back when this process stops.
 _PATIENCE_S = 2.0
 
@@ -65,6 +67,7 @@ class Inbound:
         self.allowed = allowed
         """The channels that the peer may publish to, None for any; may be changed while it is connected."""
         self._peer = link.peer_name
+        self._well_named: set[str] = set()
         self.outcomes: Counter[Outcome] = Counter()
         """How many records had which outcome."""
 
@@ -110,10 +113,13 @@ class Inbound:
         if record.fault is Fault.UNREADABLE or (record.fault is Fault.OTHER_VERSION and not self._link.any_version):
             self.outcomes[Outcome.UNREADABLE] += 1
             return False
-        try:
-            check_publish_channel(head.channel)
-        except ChannelNameError as error:
-            return self._refuse(record, f"reason=channel_name {error}")
+        if head.channel not in self._well_named:
+            try:
+                check_publish_channel(head.channel)
+            except ChannelNameError as error:
+                return self._refuse(record, f"reason=channel_name {error}")
+            if len(self._well_named) < _NAMES_KEPT:
+                self._well_named.add(head.channel)
         if self.allowed is not None and head.channel not in self.allowed:
             return self._refuse(record, "")
         if not head.id:
