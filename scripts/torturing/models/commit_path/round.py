@@ -20,7 +20,7 @@ from torturing.models.commit_path.entries import (
 )
 from torturing.models.commit_path.memory import Port
 from torturing.models.commit_path.spill import is_whole
-from torturing.models.commit_path.subscriptions import SPILL_DAMAGED, WRONG, LaterError, RefusedError
+from torturing.models.commit_path.subscriptions import GRANTED, SPILL_DAMAGED, WRONG, LaterError, RefusedError
 
 if TYPE_CHECKING:
     from torturing.models.commit_path.world import World
@@ -124,7 +124,7 @@ class Round:
         if type(command) is Open:
             cursor = subscriptions.open(port, command, channel)
             granted = (cursor.planned, cursor.moves, cursor.attempts, cursor.attempts_offset)
-            self._answer(port, Answer(after, "granted", granted))
+            self._answer(port, Answer(after, GRANTED, granted))
         elif type(command) is Set:
             cursor = subscriptions.set(command, channel)
         elif type(command) is Close and command.forget:

@@ -8,7 +8,7 @@ from typing import Any
 from torturing.models.commit_path.danger import Aim
 
 
-def _rule(sentence: str, *, seen_in: str, aims: tuple[Aim, ...] = (), runs: int = 200) -> Any:
+def _rule(sentence: str, *, seen_in: str, aims: tuple[Aim, ...] = (), runs: int = 50) -> Any:
     return field(default=True, metadata={"sentence": sentence, "seen_in": seen_in, "aims": aims, "runs": runs})
 
 
@@ -36,6 +36,7 @@ class Rules:
         "A journal file is synced when the writer goes over to the other one.",
         seen_in="periodic atomic",
         aims=(("frame.synced", "power"), ("journal.switched", "power")),
+        runs=300,
     )
     later_frame_proves: bool = _rule(
         "A damaged frame ends the journal only if no later one says that it had been synced.", seen_in="strict damage"
@@ -44,11 +45,13 @@ class Rules:
         "Behind a frame that is missing and was not proven to be synced, nothing counts.",
         seen_in="periodic plain",
         aims=(("frame.written", "power"), ("settled", "power")),
+        runs=100,
     )
     sync_counts_what_it_began_with: bool = _rule(
         "A sync counts only the frames that were written before it began.",
         seen_in="periodic atomic",
         aims=(("settled", "power"), ("frame.synced", "power")),
+        runs=400,
     )
     frames_written_again: bool = _rule(
         "After a failed sync the same frames are written again before the next one.", seen_in="strict failing"
@@ -65,11 +68,13 @@ class Rules:
         "Recovery syncs the journal before it acts on it.",
         seen_in="strict atomic",
         aims=(("frame.written", "kill"), ("recovery.written", "power")),
+        runs=150,
     )
     free_file_synced: bool = _rule(
         "Recovery syncs also a journal file that is free: its header may be zeroed in memory only.",
         seen_in="strict plain",
         aims=(("free.zeroed", "kill"), ("frame.synced", "power")),
+        runs=600,
     )
     written_whatever_is_seen: bool = _rule(
         "Recovery writes also what seems to stand there: a failed sync may have dropped it.", seen_in="strict failing"
@@ -88,6 +93,7 @@ class Rules:
         "Recovery frees the older file first.",
         seen_in="strict exactly-once",
         aims=(("recovery.zeroed", "kill"),),
+        runs=100,
     )
     gap_begins_segment: bool = _rule(
         "A line beyond the end begins a segment: what was before it is lost, and no zeros fill the gap.",
@@ -102,13 +108,15 @@ class Rules:
     planned_segments_dropped: bool = _rule(
         "Empty segments that were made behind them are removed, as they would lie across what follows.",
         seen_in="strict together",
+        runs=700,
     )
     conflict_moves_cursors_back: bool = _rule(
         "Cursors beyond another program's lines move back to them.",
         seen_in="strict foreign",
         aims=(("settled", "power"), ("offsets.filed", "power")),
+        runs=650,
     )
-    torn_line_cut: bool = _rule("The torn rest of a last line is cut.", seen_in="periodic plain")
+    torn_line_cut: bool = _rule("The torn rest of a last line is cut.", seen_in="periodic plain", runs=100)
     empty_segments_dropped: bool = _rule(
         "Segments that were made for a commit which a crash prevented are removed.", seen_in="strict rolling"
     )
@@ -116,9 +124,12 @@ class Rules:
         "No offset stays beyond the end of its channel: recovery looks, and who opens a channel.",
         seen_in="periodic restless",
         aims=(("offsets.filed", "power"),),
+        runs=900,
     )
     most_moves_win: bool = _rule(
-        "Of two places of a cursor the one with more moves counts, not the one further on.", seen_in="strict cursors"
+        "Of two places of a cursor the one with more moves counts, not the one further on.",
+        seen_in="strict cursors",
+        runs=100,
     )
     slots_adopted: bool = _rule(
         "A writer that starts takes up the slots that outlived the last one.", seen_in="strict cursors"
@@ -130,12 +141,13 @@ class Rules:
         seen_in="strict foreign",
     )
     left_segment_looked_at: bool = _rule(
-        "When the writer rolls it looks once more at the segment that it leaves.", seen_in="strict foreign"
+        "When the writer rolls it looks once more at the segment that it leaves.", seen_in="strict foreign", runs=100
     )
     names_in_turn: bool = _rule(
         "A segment's name is on the device before that of a later one is made.",
         seen_in="strict rolling",
         aims=(("segment.created", "power"), ("recovery.created", "power")),
+        runs=350,
     )
     empty_segment_is_new: bool = _rule(
         "The name of a segment that is found empty is synced: who made it may have died before.",
@@ -160,16 +172,19 @@ class Rules:
         "A subscription is granted once its dead holder's ring is drained, its slot's last word taken, its port swept.",
         seen_in="strict exactly-once",
         aims=(("answers are written", "kill"), ("settled", "kill")),
+        runs=400,
     )
     leaving_slot_holds_nothing: bool = _rule(
         "A slot says when its process gives it up: with an empty ring, a writer that starts does not take it up.",
         seen_in="strict cursors",
         aims=(("answers are written", "kill"), ("settled", "kill")),
+        runs=600,
     )
     forget_in_frame: bool = _rule(
         "An id is forgotten through a frame, so that an older one does not bring it back.",
         seen_in="strict cursors",
         aims=(("settled", "kill"),),
+        runs=450,
     )
 
     # ---- checkpoints and removal
@@ -186,17 +201,22 @@ class Rules:
         "After a failed sync a checkpoint writes the segment again from the journal.", seen_in="strict failing"
     )
     offsets_written_again: bool = _rule(
-        "After a failed sync offset files are written again from the table of cursors.", seen_in="strict failing"
+        "After a failed sync offset files are written again from the table of cursors.",
+        seen_in="strict failing",
+        runs=100,
     )
     removed_after_checkpoint: bool = _rule(
         "A segment is removed once the offsets that have passed it are on the device.",
         seen_in="strict compaction",
         aims=(("segment.removed", "power"), ("removal.synced", "power")),
+        runs=150,
     )
     removal_looks_again: bool = _rule(
-        "Before a segment is removed the offsets are looked at once more.", seen_in="strict compaction"
+        "Before a segment is removed the offsets are looked at once more.", seen_in="strict compaction", runs=350
     )
-    active_segment_stays: bool = _rule("The last segment of a channel is never removed.", seen_in="strict compaction")
+    active_segment_stays: bool = _rule(
+        "The last segment of a channel is never removed.", seen_in="strict compaction", runs=300
+    )
 
     # ---- spill files
     spill_synced: bool = _rule("A spill file is synced before a ring names it.", seen_in="strict spill")
@@ -208,10 +228,12 @@ class Rules:
     )
 
     # ---- attempts
-    attempt_first: bool = _rule("The attempt is stored before the handler runs.", seen_in="strict cursors")
-    attempts_in_frames: bool = _rule("Frames hold the attempts begun beside each cursor.", seen_in="strict cursors")
+    attempt_first: bool = _rule("The attempt is stored before the handler runs.", seen_in="strict cursors", runs=100)
+    attempts_in_frames: bool = _rule(
+        "Frames hold the attempts begun beside each cursor.", seen_in="strict cursors", runs=350
+    )
     attempts_filed: bool = _rule(
-        "Attempts are noted in a file when the journal that holds them is freed.", seen_in="strict cursors"
+        "Attempts are noted in a file when the journal that holds them is freed.", seen_in="strict cursors", runs=400
     )
 
     def without(self, name: str) -> Rules:

@@ -8,7 +8,7 @@ from torturing.models.commit_path.channel import align, next_line
 from torturing.models.commit_path.entries import Close, Key, Move, Open, Transaction
 from torturing.models.commit_path.line import Found, Line
 from torturing.models.commit_path.memory import Slot, SlotCursor
-from torturing.models.commit_path.subscriptions import BUSY
+from torturing.models.commit_path.subscriptions import BUSY, GRANTED
 
 if TYPE_CHECKING:
     from torturing.models.commit_path.world import World
@@ -51,7 +51,7 @@ class Subscriber:
         if self.port.committed < self._asked:
             return
         answer = self.port.answer(self._asked)
-        if answer is None or answer.code not in (BUSY, "granted"):
+        if answer is None or answer.code not in (BUSY, GRANTED):
             self._world.ledger.fail("lost", f"{self.name}: the answer to its question is {answer}")
             self._world.end(self)
             return

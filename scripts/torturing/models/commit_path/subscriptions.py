@@ -12,6 +12,7 @@ from torturing.models.commit_path.memory import Port
 if TYPE_CHECKING:
     from torturing.models.commit_path.world import World
 
+GRANTED = "granted"
 BUSY, STALE, NOT_HELD, WRONG, SPILL_DAMAGED = "busy", "stale", "not held", "wrong", "spill damaged"
 
 
@@ -142,7 +143,9 @@ class Subscriptions:
         if slot is None or not rules.slots_adopted:
             return
         if granted and not slot.granted:
-            return  # the second look takes all: one may be granted between the two
+            return  # the second look takes these as well: one may be granted between the two
+        if not slot.granted and not any(answer.code == GRANTED for answer in port.answers):
+            return
         if slot.is_leaving and port.committed == port.head and rules.leaving_slot_holds_nothing:
             return  # what says so is committed, or still to come, with the slot's last word
         cursor = self._cursors.by_key.get(slot.key) or self._cursors.load(slot.key)
