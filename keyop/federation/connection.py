@@ -263,6 +263,9 @@ class Connection:
             if wait_s == 0:
                 await asyncio.sleep(0)  # others have their turns in between
                 continue
+            if wait_s is None:
+                await self._wake.wait()  # fifty idle peers do this twice a second each
+                continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._wake.wait()
@@ -292,7 +295,8 @@ class Connection:
             now_s = time.monotonic()
             self.session.tick(now_s)
             self._look_at_silence(now_s)
-            self._react()
+            if self.session.state is State.CLOSED:  # nothing else comes of time alone
+                self._react()
             due_s = self.session.deadline_s
             await asyncio.sleep(_CLOCK_S if due_s is None else min(_CLOCK_S, max(0.01, due_s - now_s)))
 
