@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from keyop.federation.websocket import WebSocket
 
 _OPEN_TIMEOUT_S = 30.0
+_REASONS_SAID = 16
 # A connection that stood for so long was good, whatever it was good for.
 _STEADY_S = 60.0
 
@@ -47,7 +48,8 @@ class HubLink:
         self._log = logger
         self._taken = taken
         self._backoff = Backoff(host.settings.federation)
-        self._said = ""
+        # Why it could not be reached, since it last was.
+        self._said: set[str] = set()
 
     def _behind_bytes(self) -> int:
         return self.outbound.behind_bytes
@@ -152,7 +154,7 @@ class HubLink:
             refused = closed.code == CloseCode.NOT_ALLOWED
             self._failed(f"the hub closed before its handshake: {reason}", refused=refused)
             return
-        self._said = ""
+        self._said.clear()
         self._log.warning("%s: disconnected from %s: %s", self.reference.addr, name, reason)
         detail = f"unacked_bytes={self.outbound.behind_bytes}"
         if closed.code not in (CloseCode.NORMAL, CloseCode.GOING_AWAY):
@@ -160,11 +162,11 @@ class HubLink:
         self._host.audit.event("peer_disconnected", peer=name, peer_addr=self.reference.addr, detail=detail)
 
     def _failed(self, reason: str, *, refused: bool = False) -> None:
-        """Said when it begins and when the reason changes: a hub that is away for a month fills no log."""
+        """Each reason is said once: a hub that is away for a month fills no log."""
         self.standing.is_away(refused=refused)
         self.attempts += 1
-        if reason != self._said:
-            self._said = reason
+        if reason not in self._said and len(self._said) < _REASONS_SAID:
+            self._said.add(reason)
             self._log.warning("%s: cannot be reached, and is tried again: %s", self.reference.addr, reason)
             detail = f"attempt={self.attempts} err={reason}"
             self._host.audit.event("peer_connected", peer_addr=self.reference.addr, detail=detail)

@@ -45,4 +45,6 @@ def why(error: Exception) -> str:
         return reason(error)
     if isinstance(error, TimeoutError):
         return f"no answer within {DIAL_TIMEOUT_S:.0f} s"
+    if isinstance(error, (ConnectionResetError, BrokenPipeError)):
+        return "the other end dropped the connection"
     return str(error) or type(error).__name__

@@ -304,7 +304,8 @@ class WebSocket(asyncio.Protocol):
             self._transport.write(data)
         if is_last and not self._is_eof_sent:
             self._is_eof_sent = True
-            self._transport.write_eof()  # and go on hearing what comes: see `leave`
+            with contextlib.suppress(OSError):  # the other side was quicker
+                self._transport.write_eof()  # and go on hearing what comes: see `leave`
 
 
 async def accept(plain: socket.socket, context: ssl.SSLContext, longest_bytes: int, *, compression: bool) -> WebSocket:
