@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable
 
 from keyop.attachment.attachment import Attachment
+from keyop.errors import KeyopError
 from keyop.ipc.board import Board
+from keyop.protocol import entry
 
 
 class News:
@@ -28,6 +30,9 @@ class News:
         self._ends: dict[str, int | None] = {}
         self._places: dict[str, int | None] = {}
         self._board: Board | None = None
+        # What the writer has not been told yet: whether to post for a channel. A subscription's cursor would tell it;
+        # ephemeral peers have none.
+        self._untold: dict[str, int] = {}
         self._ticks = attachment.ticks
         self._closed = False
         threading.Thread(target=self._watch, name="keyop-news", daemon=True).start()
@@ -36,6 +41,9 @@ class News:
         """Listen for a channel; as often as it is followed it has to be left."""
         with self._lock:
             self._followed[channel] = self._followed.get(channel, 0) + 1
+            if self._followed[channel] == 1:
+                self._untold[channel] = 1
+                self._tell()
         self._attachment.data_gate.knock()
 
     def leave(self, channel: str) -> None:
@@ -46,6 +54,21 @@ class News:
                 del self._followed[channel]
                 self._ends.pop(channel, None)
                 self._places.pop(channel, None)
+                self._untold[channel] = 0
+                self._tell()
+
+    def _tell(self) -> None:
+        """What the ring has no room for now is told at the next tick."""
+        for channel, value in list(self._untold.items()):
+            item = entry.encode(entry.FOLLOW, channel.encode(), value=value)
+            try:
+                position = self._attachment.try_send(entry.TRANSACTION.pack(0) + item)
+            except KeyopError:
+                return
+            if position is None:
+                return
+            self._attachment.replies.expected.discard(position)
+            del self._untold[channel]
 
     def _watch(self) -> None:
         gate = self._attachment.data_gate
@@ -72,6 +95,7 @@ class News:
             if ticks != self._ticks:
                 self._ticks = ticks
                 grown = set(self._followed)
+                self._tell()
             else:
                 grown = {channel for channel in self._followed if self._end(channel) != self._ends.get(channel)}
             for channel in grown:
@@ -83,6 +107,7 @@ class News:
         if board is not self._board:
             self._board = board
             self._places.clear()
+            self._untold.update(dict.fromkeys(self._followed, 1))  # another writer
         place = self._places.get(channel)
         if place is None:
             place = board.find(channel.encode())

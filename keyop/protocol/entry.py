@@ -19,6 +19,7 @@ SET         value: offset                          --  (a CURSOR)
 CHECKPOINT  --                                     --
 INBOUND     data: see `keyop.protocol.inbound`     --  (an APPEND of the lines that are new)
 AUDIT       data: whole lines of the audit log     --
+FOLLOW      value: 1, be posted as it grows; 0: no  --
 RING        --                                     value: ring id; data: u32 position and REPLY, repeated
 ==========  =====================================  ==================================================================
 
@@ -31,7 +32,7 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
-APPEND, SPILLED, CURSOR, OPEN, CLOSE, FORGET, SET, CHECKPOINT, RING, INBOUND, AUDIT = range(1, 12)
+APPEND, SPILLED, CURSOR, OPEN, CLOSE, FORGET, SET, CHECKPOINT, RING, INBOUND, AUDIT, FOLLOW = range(1, 13)
 
 # Flags of a transaction.
 SYNC = 1  # the frame is synced before it is applied, in every mode

@@ -36,6 +36,7 @@ class AttachedPort:
     __slots__ = (
         "blocked",
         "dead",
+        "follows",
         "lease_path",
         "memory",
         "name",
@@ -55,6 +56,8 @@ class AttachedPort:
         self.words = port.words
         self.lease_path = lease_path
         self.taken: int = port.words[COMMITTED]
+        # Channels whose growth it wants to hear of without having a cursor there.
+        self.follows: set[bytes] = set()
         # What a frame says of this ring begins with this: its id, without answers.
         self.ring_entry = entry.ENTRY.pack(entry.RING, 0, 0, 0, entry.POSITION.size, port.ring_id)
         self.replies: list[Reply] = []

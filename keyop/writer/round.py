@@ -218,6 +218,8 @@ class Round:
             self._subscriptions.check_unheld(port, item)
         elif kind == entry.INBOUND:
             self._check_inbound(item)
+        elif kind == entry.FOLLOW:
+            self._channels.open(item.channel)
         elif kind == entry.AUDIT:
             if not item.data.endswith(b"\n"):
                 raise Refused(reply.MALFORMED)
@@ -257,6 +259,8 @@ class Round:
             self.duplicates += known
         elif kind == entry.AUDIT:
             self._audit.add(item.data)
+        elif kind == entry.FOLLOW:
+            self._subscriptions.follow(port, item, self._channels.open(item.channel))
         elif kind == entry.CURSOR:
             self.cursors[self._subscriptions.move(item)] = None
         elif kind == entry.OPEN:

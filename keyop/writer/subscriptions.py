@@ -224,8 +224,19 @@ class Subscriptions:
         if claim is not None:
             cursor.adopt(claim)
 
+    def follow(self, port: AttachedPort, item: Entry, log: ChannelLog) -> None:
+        """The process wants to be posted when the channel grows, or not any more."""
+        if item.value:
+            port.follows.add(item.channel)
+            log.followers.add(port)
+        else:
+            port.follows.discard(item.channel)
+            self._unfollow(port, item.channel)
+
     def _unfollow(self, port: AttachedPort, channel: bytes) -> None:
-        if not any(cursor.holder is port and cursor.key[0] == channel for cursor in self._cursors.held):
+        if channel not in port.follows and not any(
+            cursor.holder is port and cursor.key[0] == channel for cursor in self._cursors.held
+        ):
             self._channels.by_name[channel].followers.discard(port)
 
     def forgotten(self, item: Entry) -> list[Cursor]:
