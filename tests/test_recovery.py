@@ -222,9 +222,23 @@ def test_entries_below_the_first_segment_were_removed_on_purpose(store: Store) -
     whole = store.segments()
     first = min(whole)
     store.path(first).unlink()
-    del whole[first]
-    assert store.recover().notes == []
+    removed = len(whole.pop(first))
+    (note,) = store.recover().notes
+    assert f"{removed} bytes at 0 are not restored" in note
     assert store.segments() == whole
+
+
+def test_what_lay_in_a_removed_segment_goes_and_nothing_else(store: Store) -> None:
+    """A power cut took all but the first line from a segment, then another program rolled and removed that one."""
+    store.commit([A])
+    store.commit([B, C])
+    foreign = envelope(9, origin="go")
+    store.path().unlink()
+    store.path(len(A)).write_bytes(foreign)
+    found = store.recover()
+    assert store.segments() == {len(A): foreign + B + C}
+    assert [note for note in found.notes if "was removed meanwhile" in note]
+    assert found.conflicts == {b"c": len(A)}
 
 
 def test_a_frame_that_is_lost_leaves_a_gap_not_zeros(store: Store) -> None:

@@ -243,11 +243,25 @@ class _ChannelRecovery:
         """Bring all runs to their places, then cut the torn rest of the last line."""
         self._own_lines = {hash(line) for run in runs for line in bytes(run.data).split(b"\n") if line}
         for run in runs:
-            if self._segments and run.offset < self._segments[0].start:
-                continue  # removed on purpose since
-            self._place(bytes(run.data), run.offset + self._shift, run.starts_segment and not self._shift)
+            data = self._not_removed(run)
+            if data:
+                offset = run.offset + len(run.data) - len(data)
+                starts_segment = run.starts_segment and offset == run.offset and not self._shift
+                self._place(data, offset + self._shift, starts_segment)
         if self._segments:
             self._cut_torn_end()
+
+    def _not_removed(self, run: _Run) -> bytes:
+        """What of a run does not lie below the first segment: that was removed since, by another program."""
+        data = bytes(run.data)
+        below = self._segments[0].start - run.offset if self._segments else 0
+        if below <= 0:
+            return data
+        removed = data.find(b"\n", below - 1) + 1 if below <= len(data) else len(data)
+        self._result.notes.append(
+            f"{self._directory}: {removed} bytes at {run.offset} are not restored, their segment was removed meanwhile"
+        )
+        return data[removed:]
 
     def _place(self, data: bytes, offset: int, starts_segment: bool) -> None:
         segment = self._segment_for(offset, starts_segment)
