@@ -106,44 +106,27 @@ class Channel:
 
     def open(self, furthest: Callable[[], int]) -> list[Directory]:
         """Find the end; the directories whose names a checkpoint has to sync."""
-        made = []
         channels = self._world.disk.channels
         found = channels.directory(self.name)
         if found is None:
             found = Directory()
             channels.put(self.name, found)
-            made += [channels, found]
         self.directory = found
         segments = segments_of(found)
-        if self._drop_empty(segments, furthest):
-            made.append(found)
-        if not segments:
-            found.put(0, File())
-            made.append(found)
-            segments = segments_of(found)
-        self.active, file = segments[-1]
-        self._file = file
         if self._world.rules.torn_line_cut:
-            cut_torn_line(file)
-        self.end = self.planned_end = self.active + len(file)
-        if not len(file) and self._world.rules.empty_segment_is_new:
-            made += [channels, found]
+            cut_torn_end(segments)
+        if self._world.rules.empty_segments_dropped and drop_segments_ahead(found, segments, furthest):
+            found.sync()
+        made = not segments
+        if made:
+            found.put(0, File())
+            segments = segments_of(found)
+        self.active, self._file = segments[-1]
+        self.end = self.planned_end = self.active + len(self._file)
         self.planned_start = self.active
-        return made
-
-    def _drop_empty(self, segments: list[tuple[int, File]], furthest: Callable[[], int]) -> bool:
-        """Segments that were made for a commit which never was; where a subscriber has been, the gap is real."""
-        dropped = False
-        while self._world.rules.empty_segments_dropped and len(segments) > 1 and not len(segments[-1][1]):
-            (before, file), (ahead, _empty) = segments[-2:]
-            end = before + len(file)
-            if end >= ahead or end < furthest():
-                break
-            self.directory.remove(ahead)
-            self._world.say("{}: the empty segment {} is removed", self.name, ahead)
-            segments.pop()
-            dropped = True
-        return dropped
+        if made or (not len(self._file) and self._world.rules.empty_segment_is_new):
+            return [channels, found]
+        return []
 
     # ---- planning
 
@@ -219,9 +202,30 @@ class Channel:
             raise ForeignWriteError(f"{self.name}/{start}: it ends at {start + len(file)} instead of {end}")
 
 
-def cut_torn_line(file: File) -> int:
-    """Cut what follows the last newline; the length that is left."""
-    whole = behind_newline(file.cells, len(file))
-    if whole < len(file):
-        file.cut(whole)
-    return whole
+def cut_torn_end(segments: list[tuple[int, File]]) -> None:
+    """Cut what follows the channel's last newline, also where empty segments follow it."""
+    for _start, file in reversed(segments):
+        whole = behind_newline(file.cells, len(file))
+        if whole < len(file):
+            file.cut(whole)
+        if whole:
+            break
+
+
+def drop_segments_ahead(
+    directory: Directory, segments: list[tuple[int, File]], furthest: Callable[[], int] = lambda: 0
+) -> bool:
+    """Remove empty segments at the end that do not begin where the one before them ends; whether there were any.
+
+    They were made for a commit that never was. Where a subscriber has been (``furthest``), the gap is real.
+    """
+    dropped = False
+    while len(segments) > 1 and not len(segments[-1][1]):
+        (before, file), (ahead, _empty) = segments[-2:]
+        end = before + len(file)
+        if end == ahead or end < min(ahead, furthest()):
+            break
+        directory.remove(ahead)
+        segments.pop()
+        dropped = True
+    return dropped

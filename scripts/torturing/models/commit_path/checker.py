@@ -130,7 +130,7 @@ class Checker:
     def _check_gaps(self) -> None:
         """Where nothing may be lost, each segment begins where the one before it ends."""
         mode = self._world.mode
-        if mode.periodic or mode.foreign or mode.damage:
+        if mode.periodic or mode.foreign or mode.damage or mode.compaction:
             return
         for channel in self._channels:
             segments = segments_of(self._world.disk.channels.directory(channel))

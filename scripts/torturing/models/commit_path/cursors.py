@@ -78,6 +78,18 @@ def list_offsets(world: World, channel: str) -> dict[str, int]:
     return {str(id): read_offset(world, (channel, str(id))) or 0 for id in directory.names}
 
 
+def write_offset(directory: Directory, id: str, offset: int) -> File:
+    """In place; a new one gets its name when it is written."""
+    file = directory.file(id)
+    if file is None:
+        file = File()
+        file.write(0, ((OffsetFile(offset), 0),))
+        directory.put(id, file)
+    else:
+        file.write(0, ((OffsetFile(offset), 0),))
+    return file
+
+
 class Cursors:
     """All cursors that were used since the writer started."""
 
@@ -161,16 +173,10 @@ class Cursors:
             directory = Directory()
             world.disk.subscribers.put(channel, directory)
             self.unsynced_directories[world.disk.subscribers] = None
-        file = directory.file(id)
-        cells = ((OffsetFile(cursor.offset), 0),)
-        if file is not None:
-            file.write(0, cells)
-        else:
-            file = File()
-            file.write(0, cells)
+        if directory.file(id) is None:
             world.step("offset.drafted")
-            directory.put(id, file)
             self.unsynced_directories[directory] = None
+        file = write_offset(directory, id, cursor.offset)
         cursor.filed = cursor.offset
         self.unsynced_files[cursor.key] = file
         world.say("the offset file of {} says {}", id, cursor.offset)

@@ -130,6 +130,8 @@ class Ledger:
         self.power_was_cut = True
         self.counts["power cuts"] += 1
         self.may_repeat.update(self.handled)
+        if self.conflicts:
+            self.may_repeat.update(self.dead)  # whose cursor may have moved back meanwhile
         self._died_at.clear()
         self._under_way = None
 
@@ -192,15 +194,8 @@ class Ledger:
         self._under_way = None
 
     def note_killed(self, port: Port) -> None:
-        """A process was killed: the message that its slot names comes again.
-
-        If it was about to give its slot up, a writer that starts may have passed it over, and more comes again.
-        """
-        if not port.owner.startswith("plain") or port.slot is None:
-            return
-        if port.slot.is_leaving:
-            self.may_repeat.update(self.handled)
-        if self._under_way is not None:
+        """A process was killed: the message that its slot names comes again."""
+        if port.owner.startswith("plain") and port.slot is not None and self._under_way is not None:
             self.may_repeat.add(self._under_way)
             self._under_way = None
 

@@ -20,14 +20,12 @@ class SlotCursor(NamedTuple):
 class Slot:
     """A subscription's place in a port. The process writes it."""
 
-    __slots__ = ("cursor", "exactly_once", "granted", "is_leaving", "key")
+    __slots__ = ("cursor", "exactly_once", "granted", "key")
 
     def __init__(self, key: Key, exactly_once: bool) -> None:
         self.key = key
         self.exactly_once = exactly_once
         self.granted = False
-        # Its process has begun to give it up.
-        self.is_leaving = False
         self.cursor: SlotCursor | None = None
 
 

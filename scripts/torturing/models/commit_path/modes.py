@@ -28,6 +28,8 @@ class Mode:
     """Segments that everybody has consumed are removed."""
     restless: bool = False
     """Checkpoints are asked for all the time."""
+    departing: bool = False
+    """Subscriptions are closed as soon as they have caught up, and opened again."""
     damage: bool = False
     """Cells of the journal that turn into something else while nobody runs."""
     failing: bool = False
@@ -40,6 +42,7 @@ _FEATURES = {
     "cursors": {"cursors": True},
     "exactly-once": {"exactly_once": True},
     "restless": {"cursors": True, "restless": True},
+    "departing": {"cursors": True, "departing": True},
     "spill": {"spill": True, "atomic": True},
     "foreign": {"foreign": True, "cursors": True, "exactly_once": True, "rolling": True},
     "rolling": {"rolling": True, "atomic": True},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from torturing.models.commit_path.channel import cut_torn_line, segments_of
+from torturing.models.commit_path.channel import cut_torn_end, drop_segments_ahead, segments_of
 from torturing.models.commit_path.disk import Directory, File
 from torturing.models.commit_path.line import Cell, Line, behind_newline, line_end, read_lines
 
@@ -56,10 +56,14 @@ class ChannelReplay:
         segments = segments_of(self._directory)
         if not segments:
             return 0
+        rules = self._world.rules
+        if rules.torn_line_cut:
+            cut_torn_end(segments)
+        if rules.empty_segments_dropped:
+            drop_segments_ahead(self._directory, segments)
+        for _start, file in segments:
+            self._touched[file] = None
         start, file = segments[-1]
-        if self._world.rules.torn_line_cut:
-            cut_torn_line(file)
-        self._touched[file] = None
         return start + len(file)
 
     def _place(self, cells: Sequence[Cell], offset: int, starts_segment: bool) -> None:

@@ -108,13 +108,13 @@ class Rules:
     planned_segments_dropped: bool = _rule(
         "Empty segments that were made behind them are removed, as they would lie across what follows.",
         seen_in="strict together",
-        runs=700,
+        runs=850,
     )
     conflict_moves_cursors_back: bool = _rule(
         "Cursors beyond another program's lines move back to them.",
         seen_in="strict foreign",
         aims=(("settled", "power"), ("offsets.filed", "power")),
-        runs=650,
+        runs=450,
     )
     torn_line_cut: bool = _rule("The torn rest of a last line is cut.", seen_in="periodic plain", runs=100)
     empty_segments_dropped: bool = _rule(
@@ -147,7 +147,7 @@ class Rules:
         "A segment's name is on the device before that of a later one is made.",
         seen_in="strict rolling",
         aims=(("segment.created", "power"), ("recovery.created", "power")),
-        runs=350,
+        runs=500,
     )
     empty_segment_is_new: bool = _rule(
         "The name of a segment that is found empty is synced: who made it may have died before.",
@@ -168,23 +168,23 @@ class Rules:
     stale_moves_refused: bool = _rule(
         "A move by transaction whose old value is not the current one is refused.", seen_in="strict exactly-once"
     )
-    dead_swept_first: bool = _rule(
-        "A subscription is granted once its dead holder's ring is drained, its slot's last word taken, its port swept.",
+    living_before_dead: bool = _rule(
+        "A writer that starts asks the living for what they hold before the dead, and the dead only for last words.",
         seen_in="strict exactly-once",
         aims=(("answers are written", "kill"), ("settled", "kill")),
         runs=400,
     )
-    leaving_slot_holds_nothing: bool = _rule(
-        "A slot says when its process gives it up: with an empty ring, a writer that starts does not take it up.",
-        seen_in="strict cursors",
+    vacated_slot_holds_nothing: bool = _rule(
+        "Who holds a subscription is asked of his slot: it may have been given up when the last writer died.",
+        seen_in="strict departing",
         aims=(("answers are written", "kill"), ("settled", "kill")),
-        runs=600,
+        runs=650,
     )
     forget_in_frame: bool = _rule(
         "An id is forgotten through a frame, so that an older one does not bring it back.",
         seen_in="strict cursors",
         aims=(("settled", "kill"),),
-        runs=450,
+        runs=200,
     )
 
     # ---- checkpoints and removal
@@ -209,10 +209,10 @@ class Rules:
         "A segment is removed once the offsets that have passed it are on the device.",
         seen_in="strict compaction",
         aims=(("segment.removed", "power"), ("removal.synced", "power")),
-        runs=150,
+        runs=1900,
     )
     removal_looks_again: bool = _rule(
-        "Before a segment is removed the offsets are looked at once more.", seen_in="strict compaction", runs=350
+        "Before a segment is removed the offsets are looked at once more.", seen_in="strict compaction", runs=700
     )
     active_segment_stays: bool = _rule(
         "The last segment of a channel is never removed.", seen_in="strict compaction", runs=300
@@ -230,10 +230,10 @@ class Rules:
     # ---- attempts
     attempt_first: bool = _rule("The attempt is stored before the handler runs.", seen_in="strict cursors", runs=100)
     attempts_in_frames: bool = _rule(
-        "Frames hold the attempts begun beside each cursor.", seen_in="strict cursors", runs=350
+        "Frames hold the attempts begun beside each cursor.", seen_in="strict cursors", runs=400
     )
     attempts_filed: bool = _rule(
-        "Attempts are noted in a file when the journal that holds them is freed.", seen_in="strict cursors", runs=400
+        "Attempts are noted in a file when the journal that holds them is freed.", seen_in="strict cursors", runs=300
     )
 
     def without(self, name: str) -> Rules:

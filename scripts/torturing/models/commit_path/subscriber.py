@@ -8,13 +8,14 @@ from torturing.models.commit_path.channel import align, next_line
 from torturing.models.commit_path.entries import Close, Key, Move, Open, Transaction
 from torturing.models.commit_path.line import Found, Line
 from torturing.models.commit_path.memory import Slot, SlotCursor
-from torturing.models.commit_path.subscriptions import BUSY, GRANTED
+from torturing.models.commit_path.subscriptions import BUSY, GRANTED, NOT_HELD
 
 if TYPE_CHECKING:
     from torturing.models.commit_path.world import World
 
 INPUT = "in"
 DEAD_LETTERS = "dead"
+_REFUSALS = 12
 
 
 class Subscriber:
@@ -29,6 +30,7 @@ class Subscriber:
         self.port = world.attach(id)
         self.name = self.port.owner
         self._asked = 0
+        self._refusals = 0
         self.is_granted = False
         self.offset = 0
         self._moves = 0
@@ -58,6 +60,9 @@ class Subscriber:
         if answer.code == BUSY:
             self.port.slot = None
             self._asked = 0
+            self._refusals += 1
+            if self._refusals > _REFUSALS:
+                self._world.ledger.fail("refused", f"{self.name}: {self.key} is busy, and nobody holds it")
             return
         offset, self._moves, attempts, attempts_offset = answer.value
         self._carried = (attempts_offset, attempts)
@@ -133,24 +138,19 @@ class PlainSubscriber(Subscriber):
     def deliver(self) -> None:
         """As `Subscriber.deliver`."""
         if self._has_left:
-            if self._world.calm or self._world.chance.random() < 0.1:
+            if self._world.calm or self._world.chance.random() < 0.02:
                 self._world.end(self)
         elif self._closing is not None:
             self._hear_closed(*self._closing)
         elif self._letter is not None:
             self._hear_letter(*self._letter)
-        elif self.port.slot is not None and self.port.slot.is_leaving:
-            if self.port.has_room:
-                self._close()
         elif (found := self.next_line()) is not None:
             self._handle(found)
         else:
             if self._unsaved:
                 self._save()
-            if not self._world.calm and self._world.chance.random() < self._world.departures:
-                # The slot says so first.
-                assert self.port.slot is not None
-                self.port.slot.is_leaving = True
+            if not self._world.calm and self._world.chance.random() < self._world.departures and self.port.has_room:
+                self._close()
 
     def _handle(self, found: Found) -> None:
         world = self._world
@@ -188,11 +188,20 @@ class PlainSubscriber(Subscriber):
         answer = self.port.answer(position)
         self._letter = None
         if answer is not None:
-            self._world.ledger.fail("refused", f"{self.name}: its dead letter is refused: {answer.code}")
+            self._try_letter_again(answer.code, found)
+            return
         assert found.line is not None
         self._world.ledger.note_dead(found.line)
         self.offset = found.behind
         self._save()
+
+    def _try_letter_again(self, code: str, found: Found) -> None:
+        """A writer that has just started may take its predecessor for the holder, until that one's slot says no."""
+        self._refusals += 1
+        if self._refusals > _REFUSALS or code != NOT_HELD or not self.port.has_room:
+            self._world.ledger.fail("refused", f"{self.name}: its dead letter is refused: {code}")
+        else:
+            self._give_up(found)
 
     def _close(self) -> None:
         forget = self._world.chance.random() < 0.4

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torturing.models.commit_path.channel import Channel, align
 from torturing.models.commit_path.cursors import Cursor, Cursors
 from torturing.models.commit_path.entries import Close, Move, Open, Set
-from torturing.models.commit_path.memory import Port
+from torturing.models.commit_path.memory import Port, Slot
 
 if TYPE_CHECKING:
     from torturing.models.commit_path.world import World
@@ -44,18 +44,17 @@ class Subscriptions:
         if cursor is None:
             self._cursors.load(item.key)
             return
-        holder = cursor.holder
+        holder = self._holder(cursor)
         if holder is None or holder is port:
             return
         if holder.alive:
             raise RefusedError(BUSY)
-        if self._world.rules.dead_swept_first:
-            raise LaterError
+        raise LaterError
 
     def check_move(self, port: Port, item: Move) -> None:
         """Refused where the port does not hold the cursor, or the old value is not the current one."""
         cursor = self._cursors.by_key.get(item.key)
-        if cursor is None or cursor.holder is not port:
+        if cursor is None or self._holder(cursor) is not port:
             raise RefusedError(NOT_HELD)
         if cursor.exactly_once and cursor.planned != item.old and self._world.rules.stale_moves_refused:
             raise RefusedError(STALE, cursor.planned)
@@ -63,7 +62,7 @@ class Subscriptions:
     def check_unheld(self, port: Port, command: Set | Close) -> None:
         """Refused while another living process holds the id."""
         cursor = self._cursors.by_key.get(command.key)
-        holder = cursor.holder if cursor is not None else None
+        holder = self._holder(cursor) if cursor is not None else None
         if holder is None or (holder is port and type(command) is Close):
             return
         if holder.alive:
@@ -97,12 +96,9 @@ class Subscriptions:
 
     def close(self, port: Port, item: Close) -> Cursor | None:
         """A process gives a subscription back: its slot's last word counts."""
-        cursor = self._cursors.by_key.get(item.key) or self._cursors.load(item.key)
-        if cursor is None or cursor.holder not in (port, None):
+        cursor = self._cursors.by_key.get(item.key)
+        if cursor is None or cursor.holder is not port:
             return None
-        if cursor.holder is None:
-            # A writer that started meanwhile did not take the slot up, as it was being left.
-            self._take_up(cursor, port)
         self._cursors.take_last_word(cursor)
         cursor.holder = cursor.slot = None
         return cursor
@@ -126,49 +122,65 @@ class Subscriptions:
         mourned = [cursor for cursor in self._cursors.by_key.values() if cursor.holder is port]
         for cursor in mourned:
             self._cursors.take_last_word(cursor)
-            if not self._world.rules.dead_swept_first:
-                cursor.holder = cursor.slot = None
+            cursor.holder = cursor.slot = None
         return mourned
 
-    def let_go(self, port: Port) -> None:
-        """The port of a dead process is swept: what it held may be granted again."""
-        for cursor in self._cursors.by_key.values():
-            if cursor.holder is port:
-                cursor.holder = cursor.slot = None
+    # ---- who holds what
 
-    def adopt(self, port: Port, *, granted: bool) -> None:
-        """At a start: take up what a port that outlived the last writer holds."""
+    def adopt_all(self, ports: list[Port]) -> None:
+        """At a start: take up what outlived the last writer. First granted slots, then all: one may be granted between
+        the two looks. The dead come last: the last writer may have buried them already, and granted their ids anew."""
         rules = self._world.rules
+        if not rules.slots_adopted:
+            return
+        dead = [port for port in ports if not port.alive] if rules.living_before_dead else []
+        living = [port for port in ports if port not in dead]
+        for port in dead:
+            if port.slot is not None and port.slot.granted:
+                self._hear(port.slot)
+        for granted in (True, False):
+            for port in living:
+                self._adopt(port, granted=granted)
+        for port in dead:
+            self._adopt(port, granted=True)
+
+    def look_at_slots(self) -> None:
+        """Twice a second: whether those who hold cursors still do."""
+        for cursor in list(self._cursors.by_key.values()):
+            self._holder(cursor)
+
+    def _holder(self, cursor: Cursor) -> Port | None:
+        """Who holds a cursor. A slot that was taken up at a start may have been given up before: then somebody else."""
+        holder = cursor.holder
+        if holder is not None and holder.slot is not cursor.slot and self._world.rules.vacated_slot_holds_nothing:
+            cursor.holder = cursor.slot = None
+            for port in self._world.writer.ports:
+                self._adopt(port, granted=True)
+        return cursor.holder
+
+    def _adopt(self, port: Port, *, granted: bool) -> None:
         slot = port.slot
-        if slot is None or not rules.slots_adopted:
+        if slot is None or not (slot.granted or not (granted or not port.alive)):
             return
-        if granted and not slot.granted:
-            return  # the second look takes these as well: one may be granted between the two
-        if not slot.granted and not any(answer.code == GRANTED for answer in port.answers):
-            return
-        if slot.is_leaving and port.committed == port.head and rules.leaving_slot_holds_nothing:
-            return  # what says so is committed, or still to come, with the slot's last word
+        cursor = self._hear(slot)
+        if cursor is not None:
+            cursor.holder = port
+            cursor.slot = slot
+
+    def _hear(self, slot: Slot) -> Cursor | None:
+        """Take over what a slot says if that is news; None if its id is held, or gone."""
         cursor = self._cursors.by_key.get(slot.key) or self._cursors.load(slot.key)
         if cursor is None or cursor.holder is not None:
-            return
-        self._take_up(cursor, port)
-
-    def _take_up(self, cursor: Cursor, port: Port) -> None:
-        slot = port.slot
-        assert slot is not None
+            return None
         end = self._world.writer.channel(slot.key[0]).end
         cursor.exactly_once = slot.exactly_once
         claim = slot.cursor
-        if claim is not None and claim.moves <= cursor.moves:
-            claim = None
-        if claim is not None and not cursor.exactly_once:
-            offset = min(claim.offset, end)
-            if not cursor.moves:
-                # The file may be ahead: a dead letter moved it, and its subscriber has not heard of it yet.
-                offset = max(offset, cursor.offset)
-            cursor.offset = cursor.planned = offset
+        if claim is None or claim.moves <= cursor.moves:
+            return cursor
+        if not cursor.exactly_once:
+            # The file may be ahead: a dead letter moved it, and its subscriber has not heard of it yet.
+            offset = claim.offset if cursor.moves else max(claim.offset, cursor.offset)
+            cursor.offset = cursor.planned = min(offset, end)
             self._cursors.unfiled.add(cursor)
-        if claim is not None:
-            cursor.moves, cursor.attempts_offset, cursor.attempts = claim.moves, claim.offset, claim.attempts
-        cursor.holder = port
-        cursor.slot = slot
+        cursor.moves, cursor.attempts_offset, cursor.attempts = claim.moves, claim.offset, claim.attempts
+        return cursor

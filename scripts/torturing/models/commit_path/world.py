@@ -87,7 +87,7 @@ class World:
         self._danger = Danger(self.chance, recovering=True, aims=aims)
         # Of attached processes, at each of their acts; and how soon a subscriber that has caught up goes.
         self._mortality = self.chance.choice((0.0, 0.01, 0.08))
-        self.departures = self.chance.choice((0.0, 0.03, 0.2))
+        self.departures = 0.5 if mode.departing else self.chance.choice((0.0, 0.03, 0.2))
         self._busy = False
         self._lives = 0
         self._numbers = 0
@@ -186,13 +186,14 @@ class World:
 
     def _one_acts(self) -> None:
         processes = list(self._processes.values())
-        if self._leaving and self.chance.random() < 0.1:
-            processes = self._leaving  # they take their time
         if not processes:
             return
         process = self.chance.choice(processes)
         if process.port.alive and not self.process_dies(process):
             process.act()
+            if process.is_leaving:
+                self._populate()
+                self._processes.get("plain", process).act()  # who takes its place may be waiting
 
     def _let_others_act(self) -> None:
         """While the writer is in the middle of something: other processes, its own other threads, another program."""
@@ -274,6 +275,8 @@ class World:
                     self.lull = self.chance.random() < 0.3
                 for _ in range(self.chance.randint(0, 8 if self.mode.cursors or self.mode.exactly_once else 4)):
                     self._one_acts()
+                for process in self._leaving:
+                    process.act()  # a wake-up is quicker than two commits
                 self.writer.commit_round(tick=self.chance.random() < 0.3)
                 if self.mode.compaction and self.chance.random() < 0.4:
                     self.writer.begin_retention()
@@ -320,7 +323,7 @@ class World:
             self._lose_power()
         if self.mode.damage and self.chance.random() < 0.6:
             self._damage_a_frame()
-        if self.mode.foreign and not self.calm and self.chance.random() < 0.5:
+        if self.mode.foreign and not self.calm and tries < 3 and self.chance.random() < 0.5:
             foreign.append(self, may_roll=tries == 0)
 
     def _lose_power(self) -> None:

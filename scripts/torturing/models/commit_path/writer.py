@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torturing.models.commit_path.channel import Channel
 from torturing.models.commit_path.checkpoint import Checkpoint
-from torturing.models.commit_path.cursors import Cursor, Cursors, list_offsets
+from torturing.models.commit_path.cursors import Cursor, Cursors, list_offsets, write_offset
 from torturing.models.commit_path.data import ATTEMPTS
 from torturing.models.commit_path.disk import Directory, File
 from torturing.models.commit_path.entries import Entry
@@ -48,9 +48,7 @@ class Writer:
         world = self._world
         self.journal = Journal(world, world.disk.journal)
         self._dirty = Checkpoint(None)
-        for granted in (True, False):
-            for port in self.ports:
-                self.subscriptions.adopt(port, granted=granted)
+        self.subscriptions.adopt_all(self.ports)
         self.spills.sweep({port.ring for port in self.ports})
         self.is_open = True
 
@@ -67,13 +65,16 @@ class Writer:
         return channel
 
     def _cap_offsets(self, channel: Channel) -> None:
-        """An offset beyond the end would pass over what comes next: it moves back in the frame of that."""
-        for id, offset in list_offsets(self._world, channel.name).items():
-            key = (channel.name, id)
-            if offset > channel.end and key not in self.cursors.by_key and self._world.rules.offsets_capped:
-                self._moved.append(self.cursors.add(key, channel.end))
-                self._world.say("the cursor of {} moves from {} to {}", id, offset, channel.end)
-                self._world.ledger.note_moved_back(conflict=False)
+        """An offset beyond the end would pass over what comes next: it moves back, synced, before that comes."""
+        world = self._world
+        directory = world.disk.subscribers.directory(channel.name)
+        for id, offset in list_offsets(world, channel.name).items():
+            if offset > channel.end and (channel.name, id) not in self.cursors.by_key and world.rules.offsets_capped:
+                assert directory is not None
+                write_offset(directory, id, channel.end).sync()
+                directory.sync()
+                world.say("the cursor of {} moves from {} to {}", id, offset, channel.end)
+                world.ledger.note_moved_back(conflict=False)
 
     # ---- one round
 
@@ -89,6 +90,7 @@ class Writer:
         self.look_around()
         this = Round(world, self)
         if tick:
+            self.subscriptions.look_at_slots()
             self._moved += self.cursors.moved()
             self._finish_checkpoints()
         self._bury(this)
@@ -96,9 +98,6 @@ class Writer:
         self._moved.clear()
         for port in world.chance.sample(self.ports, len(self.ports)):
             this.take(port)
-        # Those that the opening of a channel has moved back.
-        this.add_cursors(self._moved)
-        self._moved.clear()
         if self._wanted:
             self._start_checkpoint()
         if not (this.taken or this.cursors or this.buried):
@@ -119,7 +118,6 @@ class Writer:
             self.spills.bury(port.ring)
             self.ports.remove(port)
             world.ports.remove(port)
-            self.subscriptions.let_go(port)
             world.step("swept")
             world.say("the port of {} is swept", port.owner)
         return True
