@@ -11,6 +11,7 @@ was removed with its segment is not recognised any more.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from bisect import bisect_left
 from collections import OrderedDict
@@ -171,7 +172,8 @@ class ChannelIds:
             return
         self._unnoted = False
         self._forget_removed({start for start, _size in sealed_segments(self._directory)})
-        self._notes.write({(start, size): self._of_segment.get(start, []) for start, size in self._whole.items()})
+        with contextlib.suppress(OSError):  # the next process reads what could not be noted
+            self._notes.write({(start, size): self._of_segment.get(start, []) for start, size in self._whole.items()})
 
     def _forget_removed(self, starts: set[int]) -> None:
         removed = self._whole.keys() - starts
@@ -241,7 +243,5 @@ class KnownIds:
 
 
 def _close(of_channel: ChannelIds) -> None:
-    try:
+    with contextlib.suppress(OSError):
         of_channel.close()
-    except OSError:
-        pass  # the next process reads what could not be noted
