@@ -442,6 +442,55 @@ def test_a_file_whose_freeing_was_not_synced_is_freed_again(store: Store, monkey
     store.open()
 
 
+def test_a_header_that_was_zeroed_in_memory_only_does_not_come_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer was killed before it had synced the zeros, its successor finds the file free, and the power goes."""
+    cuts = PowerCuts(monkeypatch)
+    store.commit([A], also=[cursor(b"s", 3, 0)])
+    left = store.journal.switch()
+    store.commit([B], also=[cursor(b"s", 5, len(A))])
+    _kill_at(monkeypatch, "free.zeroed")
+    with pytest.raises(Killed):
+        store.journal.free(left)
+    monkeypatch.setattr(disk, "step", lambda _name: None)
+    found = store.recover()
+    assert found.cursors[b"c", b"s"].offset == len(A)
+    store.close()
+    for name in NAMES:
+        path = store.directory.journal / name
+        path.write_bytes(cuts.device[str(path)])
+    assert recover(store.directory).clean
+    store.open()
+
+
+def test_the_journal_is_written_again_before_recovery_acts_on_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a failed sync has dropped is still to be read, and gone with the power: half of it would be applied."""
+    store.commit([A])
+    store.commit([B], sync=False, apply=False)
+    store.close()
+    order: list[tuple[str, str]] = []
+    write_at, sync_data = disk.write_at, disk.sync_data
+
+    def write(fd: int, data: bytes, position: int) -> None:
+        order.append(("write", Path(os.readlink(f"/proc/self/fd/{fd}")).name))
+        if order[-1][1] == NAMES[0]:
+            assert B in data
+        write_at(fd, data, position)
+
+    def sync(fd: int) -> None:
+        order.append(("sync", Path(os.readlink(f"/proc/self/fd/{fd}")).name))
+        sync_data(fd)
+
+    monkeypatch.setattr(disk, "write_at", write)
+    monkeypatch.setattr(disk, "sync_data", sync)
+    recover(store.directory)
+    monkeypatch.undo()
+    named = [item for item in order if item[1] != NAMES[1]]
+    assert named[:3] == [("write", NAMES[0]), ("sync", NAMES[0]), ("write", segment_name(0))]
+    store.open()
+
+
 def test_names_are_synced_though_they_are_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The writer that made the channel and its segment may have been killed before it synced their names."""
     store.commit([A])

@@ -100,7 +100,7 @@ def test_what_stands_in_a_segment_already_is_written_again(tmp_path: Path, monke
 
     monkeypatch.setattr(disk, "write_at", note)
     recover(store.directory)
-    assert written == [(segment_name(0), A + B)]
+    assert [item for item in written if item[0] not in NAMES] == [(segment_name(0), A + B)]
 
 
 def test_many_files_are_synced_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,7 @@ class JournalFile:
 class JournalContents:
     """What one file of the journal holds, as found at a start."""
 
-    __slots__ = ("first_sequence", "frames", "live", "path", "torn")
+    __slots__ = ("first_sequence", "frames", "live", "path", "torn", "used_bytes")
 
     def __init__(self, path: Path) -> None:
         """Read the whole file. Raises `OSError`."""
@@ -119,6 +119,8 @@ class JournalContents:
         self.frames: list[Frame] = []
         # Behind the last frame another one was begun: it is torn, or was damaged since.
         self.torn = False
+        # Header and frames, up to the end of the last one.
+        self.used_bytes = FIRST_FRAME_BYTES
         buffer = path.read_bytes()
         found = parse_header(buffer)
         self.live = found is not None
@@ -142,6 +144,20 @@ class JournalContents:
             self.frames.append(frame)
             expected = frame.sequence + 1
             at += padded(frame.length)
+            self.used_bytes = at
+
+    def store(self) -> None:
+        """Bring what was read to the device, whatever it was read from. Raises `OSError`.
+
+        A writer killed while it freed the file has zeroed the header in memory only, and an older use would come back
+        with the next power cut; a failed sync may have dropped the bytes. So they are written once more.
+        """
+        fd = disk.open_file(self.path, os.O_RDWR)
+        try:
+            disk.write_at(fd, os.pread(fd, self.used_bytes, 0) if self.live else bytes(FIRST_FRAME_BYTES), 0)
+            disk.sync_data(fd)
+        finally:
+            os.close(fd)
 
     @staticmethod
     def _search(buffer: bytes, at: int, salt: int, expected: int) -> int | None:

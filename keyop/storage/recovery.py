@@ -70,13 +70,16 @@ def recover(directory: DataDirectory) -> Recovered:
     result = Recovered()
     contents = [JournalContents(path) for name in NAMES if (path := directory.journal / name).exists()]
     live = sorted((file for file in contents if file.live), key=lambda file: file.first_sequence)
+    for file in contents:
+        if not file.live:
+            file.store()
     if not live:
         return result
     result.clean = False
     result.live = [file.path for file in live]
     frames = whole_run(live, result)
     for file in live:
-        disk.sync_path(file.path)
+        file.store()
         disk.step("recovery.journal_synced")
     runs: dict[bytes, list[_Run]] = {}
     file_system = FileSystem(directory)
