@@ -33,13 +33,25 @@ class Fault:
     hits: int = 1
     """So many operations have to fail before it goes away."""
 
+    @property
+    def passes(self) -> bool:
+        """Whether the disk is well again by itself."""
+        return all(rule.times is not None or rule.every_other or rule.short for rule in self.rules)
+
+    @property
+    def all_along(self) -> bool:
+        """Whether one can work with it, from the beginning to the end."""
+        return all(rule.every_other or rule.short for rule in self.rules)
+
     def in_mode(self, sync_interval_ms: int) -> Plan:
         """The plan with the mode in it."""
         return replace(self.plan, sync_interval_ms=sync_interval_ms)
 
 
 def _fault(name: str, operations: tuple[str, ...], paths: tuple[str, ...], errno: str, **more: object) -> Fault:
-    about_rule = {key: more.pop(key) for key in ("times", "skip", "drop", "short", "wait_s") if key in more}
+    about_rule = {
+        key: more.pop(key) for key in ("times", "skip", "every_other", "drop", "short", "wait_s") if key in more
+    }
     return Fault(name, (Rule(operations, paths, errno, **about_rule),), **more)  # type: ignore[arg-type]
 
 
@@ -114,6 +126,11 @@ FAULTS = (
     _fault("run-stat-eio", ("stat",), (*RUN, "data/run"), "EIO", hits=5, times=5),
     # ---- reading
     _fault("segment-read-eio", ("read",), SEGMENTS, "EIO", hits=10, times=10),
+    # ---- each sync fails once, and then succeeds without having written anything
+    _fault("journal-syncs-drop-first", ("sync",), JOURNAL, "EIO", drop=True, every_other=True, hits=5),
+    _fault("segment-syncs-drop-first", ("sync",), SEGMENTS, "EIO", drop=True, every_other=True, hits=5),
+    _fault("offset-syncs-drop-first", ("sync",), OFFSETS, "EIO", drop=True, every_other=True, hits=5),
+    _fault("all-syncs-drop-first", ("sync",), ("data/*",), "EIO", drop=True, every_other=True, hits=5),
     # ---- everything
     _fault("disk-full", GROWS, ("*",), "ENOSPC", stalls="*"),
     _fault("disk-full-early", GROWS, ("data/channels/*", "data/subscribers/*"), "ENOSPC", stalls="*", early=True),

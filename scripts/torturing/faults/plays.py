@@ -57,6 +57,17 @@ def play_at_the_end(stage: Stage, fault: Fault) -> None:
     stage.finish(*fault.rules)
 
 
+def play_all_along(stage: Stage, fault: Fault) -> None:
+    """It is always there."""
+    stage.start_writer()
+    stage.fail(*fault.rules)
+    stage.start_crew()
+    stage.crew.progress(_SOME)
+    stage.hit(fault.hits)
+    stage.check_cut("meanwhile")
+    stage.finish(*fault.rules)
+
+
 def _begin(stage: Stage, fault: Fault) -> bool:
     """Up to where it lasts; whether it came to that."""
     stage.start_writer()

@@ -39,6 +39,8 @@ class Rule:
     """How often; for ever without."""
     skip: int = 0
     """So many matching operations pass before the first one fails."""
+    every_other: bool = False
+    """Of those that would fail only the first, the third, the fifth do."""
     drop: bool = False
     """A failing sync drops the pages: the next one succeeds without them, and they can be read until `evict`."""
     short: bool = False
@@ -67,6 +69,7 @@ class Rule:
 class _Counted:
     rule: Rule
     passed: int = 0
+    let_pass: bool = False
     hits: int = 0
 
 
@@ -121,6 +124,10 @@ class Rulebook:
                 if counted.passed < rule.skip:
                     counted.passed += 1
                     continue
+                if rule.every_other:
+                    counted.let_pass = not counted.let_pass
+                    if not counted.let_pass:
+                        continue
                 counted.hits += 1
                 self._changed.notify_all()
                 if rule.wait_s:

@@ -49,6 +49,7 @@ class Stage:
         self.plan = plan
         self.nursery = nursery
         self.flaw = flaw
+        self.told: list[str] = []
         self.violations: list[Violation] = []
         self.recovered_ms: list[float] = []
         self.cuts = 0
@@ -101,6 +102,7 @@ class Stage:
 
     def fail(self, *rules: Rule) -> None:
         """From here on these rules hold."""
+        self.told += [str(rule) for rule in rules]
         self.disk.control.fail(*rules)
 
     def heal(self) -> None:
