@@ -15,12 +15,14 @@ from keyop.ipc import lease
 from keyop.ipc.layout import SLOT_ASKED, SLOT_IN_USE
 from keyop.ipc.names import DirectoryIdentity
 from keyop.ipc.slot import Slot
+from keyop.protocol import entry
 from keyop.protocol.writer_options import WriterOptions
 from keyop.storage.directory import DataDirectory
 from keyop.writer.attached import AttachedPort
 from keyop.writer.census import Census
 from keyop.writer.committer import Committer
 from keyop.writer.log import Log
+from keyop.writer.refused import Refused
 from keyop.writer.start import bring_up
 from keyop.writer.subscriptions import Subscriptions
 
@@ -110,6 +112,91 @@ def test_a_dead_process_does_not_hold_what_another_may_have_been_granted(
                 assert cursor.offset == committer.channels.open(b"c").end
             other._attachment.slot(0).vacate()
             monkeypatch.undo()
+
+
+def opening(slot: int = 0) -> entry.Entry:
+    data = entry.OPENING.pack(0, 1, slot)
+    item = entry.encode(entry.OPEN, b"c", b"s", data=data)
+    return next(entry.decode(item, 0, len(item)))
+
+
+def moving(old: int, new: int) -> entry.Entry:
+    item = entry.encode(entry.CURSOR, b"c", b"s", value=new, data=entry.CURSOR_MOVE.pack(old, 99))
+    return next(entry.decode(item, 0, len(item)))
+
+
+def test_who_has_given_up_a_subscription_does_not_hold_it(data_dir: Path) -> None:
+    """The last writer was killed when it had committed that, and before the process knew: its slot still stood."""
+    with Messenger(data_dir) as m, Messenger(data_dir) as other:
+        m.subscribe("c", "s", print)
+        with nobody_starts_a_writer(m), nobody_starts_a_writer(other):
+            kill_writer(data_dir)
+            other._attachment.take_slot(b"c", b"s", 0)
+            with brought_up(data_dir) as committer:
+                port = port_of(committer, other)
+                with pytest.raises(Refused):
+                    committer.subscriptions.check_open(port, opening())
+                m._attachment.slot(0).vacate()
+                committer.subscriptions.check_open(port, opening())
+                assert committer.cursors.by_key[b"c", b"s"].holder is None
+            other._attachment.slot(0).vacate()
+
+
+@pytest.mark.parametrize("by_move", [True, False], ids=["move", "tick"])
+def test_who_was_granted_it_then_holds_it(data_dir: Path, monkeypatch: pytest.MonkeyPatch, by_move: bool) -> None:
+    """Both slots stood when the writer started, and the wrong one was looked at first."""
+    with Messenger(data_dir) as m, Messenger(data_dir) as other:
+        m.subscribe("c", "s", print)
+        with nobody_starts_a_writer(m), nobody_starts_a_writer(other):
+            kill_writer(data_dir)
+            slot = other._attachment.take_slot(b"c", b"s", 0)
+            slot.cursor_writer()(50, 0, 0)
+            slot.grant()
+            look_first_at(m, monkeypatch)
+            with brought_up(data_dir) as committer:
+                cursor = committer.cursors.by_key[b"c", b"s"]
+                assert cursor.holder is port_of(committer, m)
+                m._attachment.slot(0).vacate()
+                if by_move:
+                    committer.subscriptions.check_move(port_of(committer, other), moving(0, 0))
+                else:
+                    committer._tick()
+                assert cursor.holder is port_of(committer, other)
+                assert cursor.moves == 50
+            slot.vacate()
+            monkeypatch.undo()
+
+
+def test_a_slot_that_is_somebody_elses_now_holds_nothing(data_dir: Path) -> None:
+    """What the process stores there would be taken for the place of the one that it has given up."""
+    with Messenger(data_dir) as m:
+        m.subscribe("c", "s", print)
+        with nobody_starts_a_writer(m):
+            kill_writer(data_dir)
+            with brought_up(data_dir) as committer:
+                cursor = committer.cursors.by_key[b"c", b"s"]
+                slot = m._attachment.slot(0)
+                slot.vacate()
+                slot.occupy(b"other", b"x", 0)
+                slot.cursor_writer()(1000, 7, 0)
+                committer._tick()
+                assert (cursor.holder, cursor.offset) == (None, 0)
+            slot.vacate()
+
+
+def port_of(committer: Committer, m: Messenger) -> AttachedPort:
+    return next(port for port in committer.census.ports if port.name == m._attachment._name)
+
+
+def look_first_at(m: Messenger, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = Census.scan
+
+    def scan_in_order(self: Census) -> list[AttachedPort]:
+        found = scan(self)
+        self.ports.sort(key=lambda port: port.name != m._attachment._name)
+        return found
+
+    monkeypatch.setattr(Census, "scan", scan_in_order)
 
 
 def die(m: Messenger, monkeypatch: pytest.MonkeyPatch) -> None:

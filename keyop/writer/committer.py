@@ -399,6 +399,8 @@ class Committer:
         self._restate()
         self._welcome(self.census.revisit())
         self.census.find_dead()
+        if self.subscriptions.release_given_up():
+            self._welcome(self.census.ports)  # one of them may have been passed over at the start
         moved = self.cursors.moved()
         self.moving = bool(moved)
         self._moved += moved

@@ -39,6 +39,7 @@ class Cursor:
         "path",
         "planned",
         "slot",
+        "taken_up",
     )
 
     def __init__(self, key: Key, path: Path, offset: int) -> None:
@@ -54,6 +55,8 @@ class Cursor:
         self.filed = -1
         self.holder: AttachedPort | None = None
         self.slot: Slot | None = None
+        # Its holder was found in his slot when this writer started.
+        self.taken_up = False
 
     @property
     def exactly_once(self) -> bool:
@@ -145,6 +148,7 @@ class Cursors:
         """A process has opened the subscription."""
         cursor.holder = port
         cursor.slot = slot
+        cursor.taken_up = False
         self.held.add(cursor)
 
     def let_go(self, cursor: Cursor) -> None:

@@ -43,7 +43,7 @@ class Subscriptions:
         if cursor is None:
             self._load(item.channel, item.id, item.flags)
             return
-        holder = cursor.holder
+        holder = self._holder(cursor)
         if holder is None or holder is port:
             return  # its own: an earlier writer died between granting and answering
         if holder.is_alive():
@@ -54,6 +54,8 @@ class Subscriptions:
     def check_move(self, port: AttachedPort, item: Entry) -> None:
         """Raises `Refused` for a cursor that the port does not hold, or whose old value is not the current one."""
         cursor = self._cursors.by_key.get((item.channel, item.id))
+        if cursor is not None and self._holder(cursor) is None:
+            self.adopt(port, granted=True)  # at the start another one was taken for the holder
         if cursor is None or cursor.holder is not port:
             raise Refused(reply.NOT_HELD)
         old, _moves = entry.CURSOR_MOVE.unpack(item.data)
@@ -63,13 +65,37 @@ class Subscriptions:
     def check_unheld(self, port: AttachedPort, item: Entry) -> None:
         """Raises `Refused` while another live process holds the id."""
         cursor = self._cursors.by_key.get((item.channel, item.id))
-        holder = cursor.holder if cursor is not None else None
+        holder = self._holder(cursor) if cursor is not None else None
         if holder is None or (holder is port and item.kind == entry.FORGET):
             return
         if holder.is_alive():
             raise Refused(reply.BUSY, holder.port.pid)
         holder.dead = True
         raise Later
+
+    def _holder(self, cursor: Cursor) -> AttachedPort | None:
+        """Who holds a cursor, as his slot says.
+
+        The last writer may have been killed when it had committed that a process gives a subscription up, and before
+        that one knew: then its slot was taken up at the start. And who was told that his question came to nothing may
+        be granted it afterwards.
+        """
+        holder, slot = cursor.holder, cursor.slot
+        if holder is not None and slot is not None and _is_given_up(slot, cursor):
+            self._cursors.let_go(cursor)
+            self._unfollow(holder, cursor.key[0])
+        return cursor.holder
+
+    def release_given_up(self) -> bool:
+        """Let go what was taken up at the start and has been given up since; whether there was any."""
+        given_up = [
+            cursor
+            for cursor in self._cursors.held
+            if cursor.taken_up and cursor.slot is not None and _is_given_up(cursor.slot, cursor)
+        ]
+        for cursor in given_up:
+            self._holder(cursor)
+        return bool(given_up)
 
     # ---- changes
 
@@ -122,6 +148,7 @@ class Subscriptions:
                 if adopted is not None:
                     cursor, log = adopted
                     self._cursors.hold(cursor, port, slot)
+                    cursor.taken_up = True
                     log.followers.add(port)
 
     def hear(self, port: AttachedPort) -> None:
@@ -258,6 +285,13 @@ class Subscriptions:
         cursor.moves += 1
         cursor.attempts = 0
         return cursor
+
+
+def _is_given_up(slot: Slot, cursor: Cursor) -> bool:
+    """Whether nothing stands in a slot, or something else. What is damaged says nothing."""
+    if slot.in_use:
+        return slot.sound and slot.names() != cursor.key
+    return slot.is_free or slot.is_peer
 
 
 def _aligned(directory: Path, offset: int) -> tuple[int, str | None]:
