@@ -54,7 +54,7 @@ class Subscriptions:
     def check_move(self, port: AttachedPort, item: Entry) -> None:
         """Raises `Refused` for a cursor that the port does not hold, or whose old value is not the current one."""
         cursor = self._cursors.by_key.get((item.channel, item.id))
-        if cursor is not None and self._holder(cursor) is None:
+        if cursor is not None and cursor.holder is not port and self._holder(cursor) is None:
             self.adopt(port, granted=True)  # at the start another one was taken for the holder
         if cursor is None or cursor.holder is not port:
             raise Refused(reply.NOT_HELD)
