@@ -10,7 +10,7 @@ from keyop.cli import exit_codes
 from keyop.cli.place import Place, as_json, at_place
 
 if TYPE_CHECKING:
-    from keyop.inspection.presence import AttachedProcess
+    from keyop.inspection.presence import AttachedProcess, LivePeer
     from keyop.inspection.survey import StatusReport
 
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @at_place
 @as_json
 def command(place: Place, as_json: bool) -> int:
-    """Say whether a writer runs, in which state, and who is attached.
+    """Say whether a writer runs, in which state, who is attached, and how hub and client stand with their peers.
 
     Exit code 0: it runs; 3: it does not (which is normal while nobody is attached); 4: it is stalled, by a full or
     failing disk. Starts nothing.
@@ -48,7 +48,9 @@ def _lines(report: StatusReport) -> list[str]:
     lines.append(f"at rest    {'yes' if report.at_rest else 'no, the journal holds commits'}")
     living = [process for process in report.attached if process.alive]
     lines.append(f"attached   {len(living)}")
-    lines += [f"           {_process(process)}" for process in living]
+    for process in living:
+        lines.append(f"           {_process(process)}")
+        lines += [f"             {_peer(peer)}" for peer in process.peers]
     dead = len(report.attached) - len(living)
     if dead:
         lines.append(f"dead       {dead}, to be swept by the writer")
@@ -70,5 +72,36 @@ def _writer(report: StatusReport) -> str:
 
 
 def _process(process: AttachedProcess) -> str:
+    if process.role in ("hub", "client"):
+        return f"pid {process.pid or '?'}  {process.role}, {len(process.peers)} peers"
     names = ", ".join(f"{held.channel}/{held.id}" for held in process.subscriptions)
     return f"pid {process.pid or '?'}  {process.role}{'  ' + names if names else ''}"
+
+
+def _peer(peer: LivePeer) -> str:
+    name = f"{peer.name or '?'} ({peer.address})" if peer.address else peer.name
+    state = f"{name}  {peer.state} for {_age(peer.since_s)}"
+    sent = f"sent {peer.sent:,}, behind {peer.behind_bytes:,} bytes{_last(peer.sent_ago_s)}"
+    received = f"received {peer.received:,}{_last(peer.received_ago_s)}"
+    if peer.waiting_bytes:
+        received += f", {peer.waiting_bytes:,} bytes wait for the disk"
+    if peer.state != "connected":
+        return f"{state}; {sent}; {received}"
+    pace = f"{peer.sent_per_min}/min out, {peer.received_per_min}/min in"
+    trip = f", round trip {peer.round_trip_ms:.1f} ms" if peer.round_trip_ms is not None else ""
+    return f"{state}; {sent}; {received}; {pace}{trip}"
+
+
+def _last(ago_s: float | None) -> str:
+    return "" if ago_s is None else f", last {_age(ago_s)} ago"
+
+
+def _age(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, _ = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
