@@ -33,7 +33,7 @@ class Arrivals:
         """One more has come. If there is no room, another one is turned away: of the host that has the most of them
         the one that has waited longest. So whoever comes often keeps nobody else out."""
         if self._count >= self._most:
-            crowd = max(self._of_host.values(), key=len)
+            crowd = max(self._of_host.items(), key=lambda item: len(item[1]) + (item[0] == host))[1]
             oldest = next(iter(crowd))
             oldest.leave()
             oldest.turn_away()
