@@ -196,7 +196,7 @@ def test_names_of_new_segments_are_synced_before_a_frame_names_them(
     with pytest.raises(OSError, match="Input/output"):
         log.prepare()
     log.prepare()
-    assert synced == [[0, 90, 180]]
+    assert synced == [[0], [0, 90, 180]]
 
 
 # ---- a disk that is full
@@ -276,6 +276,52 @@ def test_a_segment_of_another_length_is_left_alone(tmp_path: Path, foreign: byte
     with pytest.raises(ForeignWrite):
         log.apply(set())
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("when", ["before it is made", "before it is written"])
+def test_another_programs_lines_are_seen_where_the_next_segment_would_lie_across_them(
+    tmp_path: Path, when: str
+) -> None:
+    log = opened(tmp_path)
+    log.plan(line(0, 90))
+    commit(log)
+    log.plan(line(1, 90))
+    path = tmp_path / segment_name(0)
+    theirs = b'{"v":1}\n'
+    if when == "before it is made":
+        path.write_bytes(line(0, 90) + theirs)
+        with pytest.raises(ForeignWrite):
+            log.prepare()
+        assert layout(tmp_path) == [(0, line(0, 90) + theirs)]
+    else:
+        log.prepare()
+        list(log.frame_entries())
+        path.write_bytes(line(0, 90) + theirs)
+        with pytest.raises(ForeignWrite):
+            log.apply(set())
+        assert layout(tmp_path) == [(0, line(0, 90) + theirs), (90, b"")]
+
+
+def test_the_name_of_the_first_segment_is_on_the_device_before_another_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory keeps any of its changes: without the first name, all that the journal has of it were passed over."""
+    seen: list[list[int]] = []
+    real = disk.sync_path
+
+    def sync(path: Path) -> None:
+        if path == tmp_path:
+            seen.append([start for start, _ in layout(tmp_path)])
+        real(path)
+
+    monkeypatch.setattr(disk, "sync_path", sync)
+    log = opened(tmp_path)
+    log.plan(line(0, 90) + line(1, 90))
+    commit(log)
+    assert seen == [[0], [0, 90]]
+    log.plan(line(2, 90))
+    commit(log)
+    assert seen == [[0], [0, 90], [0, 90, 180]]
 
 
 def test_descriptors_are_counted_and_none_is_left_behind(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ class ChannelLog:
         "end",
         "followers",
         "name",
+        "names_synced",
         "planned_end",
         "planned_start",
         "records",
@@ -109,6 +110,8 @@ class ChannelLog:
         self.chunks: list[Chunk] = []
         self.planned_end = 0
         self.planned_start = 0
+        # Whether the names of the segments that were there when it was opened are on the device for certain.
+        self.names_synced = True
         # Whether the plan begins a segment that `prepare` has to make.
         self.rolls = False
         # The ports that are woken when it grows; storage does not know what they are.
@@ -133,6 +136,7 @@ class ChannelLog:
         if not segments or not segments[-1].path.stat().st_size:
             # A name that was synced with nothing behind it is rare, and this sync costs no more than that.
             unsynced = [self.directory.parent, self.directory]
+        self.names_synced = not unsynced
         start = segments[-1].start if segments else 0
         path = segments[-1].path if segments else self.directory / segment_name(0)
         self.active = SegmentFile(path, start, self._descriptors, os.O_RDWR | os.O_CREAT)
@@ -191,13 +195,21 @@ class ChannelLog:
             at = cut
 
     def prepare(self) -> None:
-        """Make the segments that the plan begins, while the round can still wait. Raises `OSError`.
+        """Make the segments that the plan begins, while the round can still wait.
 
-        Their names are on the device before any frame speaks of them: if a power cut took the name of an earlier
-        segment and left that of a later one, recovery would take the earlier for removed on purpose.
+        Their names are on the device before any frame speaks of them, and that of the first segment before them: if a
+        power cut took the name of an earlier segment and left that of a later one, recovery would take the earlier for
+        removed on purpose.
+
+        Raises `OSError`, and `ForeignWrite` where one of them would begin in the middle of another program's lines.
         """
         assert self.active is not None
         starts = sorted({chunk.segment_start for chunk in self.chunks} - {self.active.start})
+        if starts:
+            self._look_at_length(self.active)
+            if not self.names_synced:
+                disk.sync_path(self.directory)
+                self.names_synced = True
         for start in starts:
             path = self.directory / segment_name(start)
             if not path.exists():
@@ -254,9 +266,18 @@ class ChannelLog:
     def _is_ours(segment: SegmentFile, chunk: Chunk, length: int) -> bool:
         return os.pread(segment.fd, length, chunk.offset - segment.start) == chunk.data[:length]
 
+    def _look_at_length(self, left: SegmentFile) -> None:
+        """Nobody looks at a segment again that is left behind."""
+        found, at = left.path.stat().st_size, self.end - left.start
+        if found != at:
+            raise ForeignWrite(
+                f"{left.path}: {found} bytes long instead of {at}; another program writes to this directory"
+            )
+
     def _segment(self, start: int) -> SegmentFile:
         assert self.active is not None
         if self.active.start != start:
+            self._look_at_length(self.active)
             left, self.active = self.active, SegmentFile(self.directory / segment_name(start), start, self._descriptors)
             if not left.dirty:
                 left.close()  # else the checkpoint does it
