@@ -328,6 +328,73 @@ def test_a_second_program_that_wrote_behind_a_killed_recovery_keeps_its_lines_to
     assert store.segments() == {0: A + first + B + second + C + D}
 
 
+def test_another_program_that_has_rolled_itself(store: Store) -> None:
+    """Ours do not lie across its next segment: an offset there would mean two places."""
+    store.commit([A])
+    first, second = envelope(1, origin="go"), envelope(2, 30, origin="go")
+    with store.path().open("ab") as file:
+        file.write(first)
+    store.path(len(A + first)).write_bytes(second)
+    store.commit([B, C], apply=False)
+    store.recover()
+    assert store.segments() == {0: A + first, len(A + first): second + B + C}
+    again = store.recover()
+    assert again.notes == []
+
+
+def test_another_program_that_rolls_behind_a_killed_recovery(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What had been brought to its place before stays there, and is not written a second time."""
+    store.commit([A])
+    first, second = envelope(1, origin="go"), envelope(2, 30, origin="go")
+    with store.path().open("ab") as file:
+        file.write(first)
+    store.commit([B, C, D], apply=False)
+    store.close()
+    recover(store.directory)  # and killed before it freed the journal
+    os.truncate(store.path(), len(A + first + B))  # then the power went
+    store.path(len(A + first + B)).write_bytes(second)
+    store.open()
+    store.recover()
+    assert store.segments() == {0: A + first + B, len(A + first + B): second + C + D}
+
+
+def test_segments_that_were_made_behind_another_programs_lines_do_not_lie_across_ours(store: Store) -> None:
+    lines = [envelope(number, 300) for number in range(6)]
+    store.commit(lines[:2])
+    foreign = envelope(1, 100, origin="go")
+    store.commit(lines[2:], apply=False)
+    starts = sorted(store.segments())
+    assert len(starts) > 2
+    with store.path(starts[1]).open("ab") as file:
+        file.write(foreign)
+    store.logs[b"c"].chunks.clear()
+    store.recover()
+    after = store.segments()
+    assert after == {0: b"".join(lines[:2]), starts[1]: foreign + b"".join(lines[2:])}
+
+
+def test_names_of_segments_come_to_the_device_in_turn(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        store.commit([envelope(number, 500)])
+    whole = store.segments()
+    assert len(whole) > 2
+    for start in whole:
+        store.path(start).unlink()
+    store.close()
+    synced: list[int] = []
+    real = disk.sync_path
+
+    def sync(path: Path) -> None:
+        if path == store.directory.channel("c"):
+            synced.append(len(list_segments(path)[0]))
+        real(path)
+
+    monkeypatch.setattr(disk, "sync_path", sync)
+    recover(store.directory)
+    assert synced == [*range(1, len(whole)), len(whole)]
+    store.open()
+
+
 def test_a_foreign_line_glued_to_our_torn_one_is_a_line_of_theirs(store: Store) -> None:
     """Go up to 1.12 appends to a torn line; its reader of ours finds the envelope at the end of it."""
     store.commit([A])

@@ -9,8 +9,6 @@ again, as nothing here frees the journal: the caller does, when the positions of
 from __future__ import annotations
 
 import os
-from bisect import bisect_right, insort
-from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -22,12 +20,7 @@ from keyop.storage.file_system import FileSystem
 from keyop.storage.frame import Frame
 from keyop.storage.journal import NAMES
 from keyop.storage.journal_file import FIRST_FRAME_BYTES, JournalContents
-from keyop.storage.segments import Segment, list_segments, segment_name
-from keyop.storage.torn import cut_torn_end, drop_segments_ahead
-
-# A line of the same length that differs from the journal's in no more bytes than this is damage, not another program's.
-_DAMAGE_BYTES = 8
-_ENVELOPE_BEGINS = b'{"v":'
+from keyop.storage.replay import ChannelReplay, Run
 
 
 class RecoveredCursor(NamedTuple):
@@ -81,14 +74,14 @@ def recover(directory: DataDirectory) -> Recovered:
     for file in live:
         file.store()
         disk.step("recovery.journal_synced")
-    runs: dict[bytes, list[_Run]] = {}
+    runs: dict[bytes, list[Run]] = {}
     file_system = FileSystem(directory)
     try:
         for frame in frames:
             _collect(frame, runs, directory, result)
         result.frames = len(frames)
         for channel, channel_runs in runs.items():
-            _ChannelRecovery(directory.channel(channel.decode()), channel, result).replay(channel_runs)
+            ChannelReplay(directory.channel(channel.decode()), channel, result).replay(channel_runs)
         file_system.sync(result.touched)
     finally:
         file_system.close()
@@ -146,18 +139,7 @@ def whole_run(live: list[JournalContents], result: Recovered) -> list[Frame]:
 # ---- what they say
 
 
-class _Run:
-    """Bytes that belong at one place of a channel, contiguous over frames."""
-
-    __slots__ = ("data", "offset", "starts_segment")
-
-    def __init__(self, offset: int, data: bytes, starts_segment: bool) -> None:
-        self.offset = offset
-        self.data = bytearray(data)
-        self.starts_segment = starts_segment
-
-
-def _collect(frame: Frame, runs: dict[bytes, list[_Run]], directory: DataDirectory, result: Recovered) -> None:
+def _collect(frame: Frame, runs: dict[bytes, list[Run]], directory: DataDirectory, result: Recovered) -> None:
     for item in frame.entries():
         if item.kind in (entry.APPEND, entry.SPILLED):
             data = item.data if item.kind == entry.APPEND else _spilled(item, directory, result)
@@ -187,12 +169,12 @@ def _forget(path: Path, result: Recovered) -> None:
         result.touched.add(path.parent)
 
 
-def _add_run(runs: list[_Run], item: entry.Entry, data: bytes) -> None:
+def _add_run(runs: list[Run], item: entry.Entry, data: bytes) -> None:
     starts = bool(item.flags & entry.STARTS_SEGMENT)
     if runs and not starts and runs[-1].offset + len(runs[-1].data) == item.value:
         runs[-1].data += data
     else:
-        runs.append(_Run(item.value, data, starts))
+        runs.append(Run(item.value, data, starts))
 
 
 def _add_ring(item: entry.Entry, result: Recovered) -> None:
@@ -223,130 +205,3 @@ def _spilled(item: entry.Entry, directory: DataDirectory, result: Recovered) -> 
         )
         return None
     return data
-
-
-# ---- writing it again
-
-
-class _ChannelRecovery:
-    """Replays one channel."""
-
-    def __init__(self, directory: Path, channel: bytes, result: Recovered) -> None:
-        self._directory = directory
-        self._channel = channel
-        self._result = result
-        self._shift = 0
-        self._segments: list[Segment] = list_segments(directory)[0]
-        if not self._segments:
-            disk.make_directory(directory)
-        # Also what is there: the writer that made these names was perhaps killed before it had synced them.
-        result.touched.update((directory, directory.parent))
-
-    def replay(self, runs: list[_Run]) -> None:
-        """Bring all runs to their places, then cut the torn rest of the last line."""
-        self._own_lines = {hash(line) for run in runs for line in bytes(run.data).split(b"\n") if line}
-        for run in runs:
-            data = self._not_removed(run)
-            if data:
-                offset = run.offset + len(run.data) - len(data)
-                starts_segment = run.starts_segment and offset == run.offset and not self._shift
-                self._place(data, offset + self._shift, starts_segment)
-        if self._segments:
-            self._cut_torn_end()
-
-    def _not_removed(self, run: _Run) -> bytes:
-        """What of a run does not lie below the first segment: that was removed since, by another program."""
-        data = bytes(run.data)
-        below = self._segments[0].start - run.offset if self._segments else 0
-        if below <= 0:
-            return data
-        removed = data.find(b"\n", below - 1) + 1 if below <= len(data) else len(data)
-        self._result.notes.append(
-            f"{self._directory}: {removed} bytes at {run.offset} are not restored, their segment was removed meanwhile"
-        )
-        return data[removed:]
-
-    def _place(self, data: bytes, offset: int, starts_segment: bool) -> None:
-        segment = self._segment_for(offset, starts_segment)
-        fd = disk.open_file(segment.path, os.O_RDWR)
-        try:
-            at = offset - segment.start
-            while True:
-                there = os.pread(fd, len(data), at)
-                foreign = None if data.startswith(there) else self._foreign_run(fd, at, data)
-                if foreign is None:
-                    # Also where it stands there already: that is memory, a failing disk may have dropped it.
-                    disk.write_at(fd, data, at)
-                    disk.step("recovery.written")
-                    break
-                foreign_at, length = foreign
-                self._report_foreign(segment, foreign_at, length)
-                self._shift += length
-                cut = data.rfind(b"\n", 0, foreign_at - at) + 1
-                disk.write_at(fd, data[:cut], at)
-                disk.step("recovery.written")
-                data, at = data[cut:], foreign_at + length
-            self._result.touched.add(segment.path)
-        finally:
-            os.close(fd)
-
-    def _segment_for(self, offset: int, starts_segment: bool) -> Segment:
-        place = bisect_right(self._segments, offset, key=attrgetter("start"))
-        segment = self._segments[place - 1] if place else None
-        if segment is None or (starts_segment and segment.start != offset):
-            return self._create(offset)
-        if offset > segment.start + segment.path.stat().st_size:
-            return self._create(offset)  # what was before it is lost: zeros in its place would be worse than a gap
-        return segment
-
-    def _create(self, start: int) -> Segment:
-        path = self._directory / segment_name(start)
-        os.close(disk.open_file(path, os.O_RDWR | os.O_CREAT))
-        segment = Segment(start, path)
-        insort(self._segments, segment)
-        return segment
-
-    def _foreign_run(self, fd: int, at: int, data: bytes) -> tuple[int, int] | None:
-        """Where in the file, and how long, the first whole lines stand that the journal does not know."""
-        there = os.pread(fd, disk.size(fd) - at, at)
-        begin = 0
-        while begin < len(data) and (newline := there.find(b"\n", begin)) >= 0:
-            end = begin
-            while newline >= 0 and self._is_foreign(there[end:newline], data[end:newline]):
-                end = newline + 1
-                newline = there.find(b"\n", end)
-            if end > begin:
-                return at + begin, end - begin
-            begin = newline + 1
-        return None
-
-    def _is_foreign(self, line: bytes, ours: bytes) -> bool:
-        whole = line.startswith(_ENVELOPE_BEGINS) and line.endswith(b"}") and b"\0" not in line
-        return whole and hash(line) not in self._own_lines and not _nearly(line, ours)
-
-    def _report_foreign(self, segment: Segment, at: int, length: int) -> None:
-        offset = segment.start + at
-        known = self._result.conflicts.get(self._channel, offset)
-        self._result.conflicts[self._channel] = min(known, offset)
-        self._result.notes.append(
-            f"{segment.path}: another program wrote {length} bytes at {at}; they stay, "
-            "and what the journal holds follows behind them"
-        )
-
-    def _cut_torn_end(self) -> None:
-        segments, touched = self._segments, self._result.touched
-        for cut in cut_torn_end(segments):
-            self._result.notes.append(str(cut))
-            touched.add(cut.path)
-        # Who has been beyond the end is brought back to it (`Recovered.ends`).
-        dropped = drop_segments_ahead(segments)
-        if dropped:
-            touched.difference_update(dropped)
-            touched.add(self._directory)
-        last = segments[-1]
-        touched.add(last.path)
-        self._result.ends[self._channel] = last.start + last.path.stat().st_size
-
-
-def _nearly(line: bytes, ours: bytes) -> bool:
-    return len(line) == len(ours) and sum(a != b for a, b in zip(line, ours, strict=True)) <= _DAMAGE_BYTES
