@@ -1,0 +1,1 @@
+"""Another program, with the Go program's habits, in a data directory of ours."""
