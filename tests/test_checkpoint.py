@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from child import eventually
-from test_recovery import A, B, C, Store
+from test_recovery import A, B, C, Store, envelope
 
 from keyop.storage import disk
 from keyop.storage.offset_file import write_offset
@@ -104,6 +104,28 @@ def test_after_a_failed_sync_a_segment_is_written_again_from_the_journal(
     assert path.read_bytes() == A + B + C
     assert run.troubles == [errno.EIO, errno.EIO, 0]
     assert run.store.journal.at_rest
+
+
+def test_after_a_failed_sync_another_programs_lines_stay(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They came between the frame and the look at the segment's length; the writer is about to leave."""
+    run.store.commit([A])
+    path = run.store.path()
+    theirs = envelope(1, origin="go")
+    with path.open("ab") as file:
+        file.write(theirs)
+    run.store.commit([B, C], apply=False)
+    real, failures = disk.sync_data, 1
+
+    def fail(fd: int) -> None:
+        nonlocal failures
+        if failures and os.readlink(f"/proc/self/fd/{fd}").endswith(".jsonl"):
+            failures -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    monkeypatch.setattr(disk, "sync_data", fail)
+    run.checkpoint()
+    assert path.read_bytes() == A + theirs
 
 
 def test_an_offset_file_is_written_again_and_one_that_is_gone_is_let_be(

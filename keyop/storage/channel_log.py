@@ -35,7 +35,7 @@ class Descriptors:
 class SegmentFile:
     """A segment that is appended to. It stays open while it holds bytes that no checkpoint has synced."""
 
-    __slots__ = ("_descriptors", "dirty", "fd", "path", "start")
+    __slots__ = ("_descriptors", "dirty", "fd", "length", "path", "start")
 
     def __init__(self, path: Path, start: int, descriptors: Descriptors, flags: int = os.O_RDWR) -> None:
         """Open the file. Raises `OSError`."""
@@ -46,6 +46,8 @@ class SegmentFile:
         descriptors.open += 1
         # In how many sets of segments that wait for a checkpoint it stands.
         self.dirty = 0
+        # Up to where it is ours, what is being written included: nothing behind that is ever written again.
+        self.length = 0
 
     def reopen(self) -> None:
         """Open it again after its descriptor was given up. Raises `OSError`."""
@@ -253,6 +255,7 @@ class ChannelLog:
                 raise ForeignWrite(
                     f"{segment.path}: {found} bytes long instead of {at}; another program writes to this directory"
                 )
+            segment.length = at + len(data)
             if segment not in dirty:
                 dirty.add(segment)
                 segment.dirty += 1

@@ -11,12 +11,13 @@ from keyop.storage.journal_file import JournalContents
 
 
 def rewrite_segment(journal_files: list[Path], segment: SegmentFile) -> None:
-    """Put everything that the journal holds of a segment to its place again. Raises `OSError`.
+    """Put what the journal holds of a segment to its place again, as far as the writer has come. Raises `OSError`.
 
-    The writer may append meanwhile: the bytes and their places are the same.
+    It may append meanwhile: the bytes and their places are the same. Where its next ones belong, another program may
+    have written.
     """
     channel = segment.path.parent.name.encode()
-    end = segment.start + disk.size(segment.fd)
+    end = segment.start + segment.length
     spill_directory = journal_files[0].parent / "spill"
     for path in journal_files:
         for frame in JournalContents(path).frames:
