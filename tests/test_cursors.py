@@ -11,7 +11,7 @@ import pytest
 from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offset_file import write_offset
-from keyop.storage.offsets import read_offset
+from keyop.storage.offsets import parse_offset, read_offset
 from keyop.storage.recovery import Recovered, RecoveredCursor
 from keyop.writer.cursors import Cursor, Cursors
 from keyop.writer.log import Log
@@ -43,6 +43,23 @@ def filed(cursors: Cursors, offset: int) -> Cursor:
 def value(path: Path) -> int | None:
     found = read_offset(path)
     return None if found is None else found.value
+
+
+def test_what_another_program_has_written_is_replaced_by_what_is_on_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut might leave an empty file: the offset would count as 0, and an exactly-once chain not start."""
+    path = tmp_path / "s.offset"
+    path.write_bytes(b"12345")
+    order: list[str] = []
+    sync_data, rename = disk.sync_data, disk.rename
+    monkeypatch.setattr(disk, "sync_data", lambda fd: (order.append("sync"), sync_data(fd)))
+    monkeypatch.setattr(disk, "rename", lambda old, new: (order.append("rename"), rename(old, new)))
+    write_offset(path, 99)
+    assert (order, parse_offset(path.read_bytes()).value) == (["sync", "rename"], 99)
+    write_offset(path, 100)
+    write_offset(tmp_path / "new.offset", 1)
+    assert order == ["sync", "rename", "rename"]
 
 
 def test_a_file_is_written_again_from_memory_not_from_what_it_reads_as(cursors: Cursors) -> None:

@@ -20,7 +20,8 @@ def write_offset(path: Path, offset: int) -> bool:
         fd = disk.open_file(path, os.O_WRONLY)
     except FileNotFoundError:
         fd = -1
-    if fd >= 0:
+    replaces = fd >= 0
+    if replaces:
         try:
             if disk.size(fd) == OFFSET_FILE_BYTES:
                 disk.write_at(fd, data, 0)
@@ -32,6 +33,9 @@ def write_offset(path: Path, offset: int) -> bool:
     fd = disk.open_file(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
         disk.write_at(fd, data, 0)
+        if replaces:
+            # A power cut may leave the new name without the bytes, and what the old file said would be gone.
+            disk.sync_data(fd)
     finally:
         os.close(fd)
     disk.step("offset.drafted")
