@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import fcntl
 import os
@@ -17,9 +18,13 @@ from child import DEADLINE_S, ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from torturing.faults import scenarios
+from torturing.faults.flawed_writer import FLAWS
 from torturing.faults.mount import FaultyDisk, missing
 from torturing.faults.rules import CHANGES, GROWS, Rule, Rulebook
 from torturing.faults.spans import Spans
+from torturing.faults.stage import Stage
+from torturing.workload import Plan
 
 needs_fuse = pytest.mark.skipif(missing() != "", reason=missing() or "-")
 
@@ -77,6 +82,8 @@ def test_spans_are_sets_of_positions() -> None:
 
 def test_a_rule_counts() -> None:
     rules = Rulebook()
+    rules.replace([Rule(("sync",), errno="EIO", every_other=True)])
+    assert [rules.judge(("sync",), "a").errno for _ in range(4)] == [errno.EIO, 0, errno.EIO, 0]
     rules.replace([Rule(("write",), ("a/*",), errno="EIO", skip=1, times=2), Rule(("write",), errno="ENOSPC")])
     found = [rules.judge(("write", "extend"), path).errno for path in ["a/b/c", "b"] + ["a/b"] * 3]
     assert found == [errno.ENOSPC, errno.ENOSPC, errno.EIO, errno.EIO, errno.ENOSPC]
@@ -211,3 +218,54 @@ def wait_until_unmounted(mount: Path) -> None:
         while str(mount) in table.read():
             assert poller.poll(DEADLINE_S * 1000), f"{mount} is still mounted"
             table.seek(0)
+
+
+# ---- scenarios
+
+
+def arguments(place: Path, **given: object) -> argparse.Namespace:
+    told: dict[str, object] = {"seed": 7, "keep": place / "kept", "dir": place, "only": "", "lanes": 2}
+    return argparse.Namespace(**{**told, "faults": 0, "runs": 0, **given})
+
+
+@needs_fuse
+def test_a_sample_of_the_scenarios_breaks_no_promise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenarios, "_CONTROLS", ())
+    report = scenarios.run(arguments(tmp_path, faults=4, runs=1))
+    assert [str(found) for found in report.violations] == []
+    assert report.runs == 5
+    assert report.counts["acknowledged"] > 100
+    assert report.counts["power cuts"] > 5
+    assert not mounts_below(tmp_path)
+
+
+@needs_fuse
+def test_writers_that_take_a_failed_sync_lightly_are_found_out(tmp_path: Path) -> None:
+    report = scenarios.run(arguments(tmp_path, only="control"))
+    assert [str(found) for found in report.violations] == []
+    assert sorted(note.split()[1].rstrip(":") for note in report.notes) == sorted(FLAWS)
+
+
+@needs_fuse
+def test_a_broken_promise_is_said_and_kept_with_what_led_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lie(stage: Stage) -> None:
+        stage.start_writer()
+        stage.start_crew()
+        stage.fail(Rule(("read",), errno="EIO", times=1))
+        stage.heal()
+        stage.say("lost", "the test says so")
+
+    monkeypatch.setattr(scenarios, "_of_catalogue", lambda: iter([scenarios.Scenario("a lie", Plan(), lie)]))
+    report = scenarios.run(arguments(tmp_path, faults=1, only="lie"))
+    (found,) = report.violations
+    assert report.exit_code == 1
+    assert found.text == "a lie: the test says so"
+    kept = Path(found.kept)
+    assert (kept / "backing/data/channels").is_dir()
+    assert "errno='EIO'" in (kept / "told").read_text()
+    assert (kept / "ledger").stat().st_size
+    assert not mounts_below(tmp_path)
+
+
+def mounts_below(place: Path) -> list[str]:
+    return [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(place) in line]

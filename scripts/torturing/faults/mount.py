@@ -41,13 +41,13 @@ class FaultyDisk:
         self.mark = place / "mark"
         for directory in (self.mount, self.backing):
             directory.mkdir(parents=True)
-        socket = place / "control"
-        self.control = Control(socket)
+        self._socket = place / "control"
+        self.control = Control(self._socket)
         self.log = place / "layer.log"
         paths = [str(_SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])]
         with self.log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, *map(str, (self.backing, self.mount, self.mark, socket))],
+                [sys.executable, "-m", __name__, *map(str, (self.backing, self.mount, self.mark, self._socket))],
                 stdin=subprocess.PIPE,
                 stdout=errors,
                 stderr=errors,
@@ -56,7 +56,7 @@ class FaultyDisk:
                 start_new_session=True,
             )
         deadline = time.monotonic() + _MOUNT_S
-        while not (os.path.ismount(self.mount) and socket.exists()):
+        while not (os.path.ismount(self.mount) and self._socket.exists()):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.close()
                 raise RuntimeError(f"the layer did not mount at {self.mount}: {self.log.read_text()}")
@@ -77,6 +77,7 @@ class FaultyDisk:
             self._process.kill()
             self._process.wait()
         _unmount(self.mount)
+        self._socket.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
