@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyop.storage import disk
-from keyop.storage.segments import Segment, list_segments, segment_name
+from keyop.storage.segments import Segment, behind_newline, list_segments, segment_name
 from keyop.storage.torn import cut_torn_end, drop_segments_ahead
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class ChannelReplay:
             return len(data), offset + len(data)
         foreign_at, length = foreign
         self._report_foreign(segment, foreign_at, length)
-        cut = data.rfind(b"\n", 0, foreign_at - at) + 1
+        cut = data.rfind(b"\n", 0, max(0, foreign_at - at)) + 1
         disk.write_at(fd, data[:cut], at)
         disk.step("recovery.written")
         behind = foreign_at + length
@@ -140,7 +140,16 @@ class ChannelReplay:
 
     def _foreign_run(self, fd: int, at: int, data: bytes) -> tuple[int, int] | None:
         """Where in the file, and how long, the first whole lines stand that the journal does not know."""
-        there = os.pread(fd, disk.size(fd) - at, at)
+        first = behind_newline(fd, at)
+        there = os.pread(fd, disk.size(fd) - first, first)
+        newline = there.find(b"\n")
+        if first < at <= first + newline and self._is_foreign(there[:newline], b""):
+            # Ours would begin inside of it: what was before it is removed.
+            end = newline + 1
+            while (newline := there.find(b"\n", end)) >= 0 and self._is_foreign(there[end:newline], b""):
+                end = newline + 1
+            return first, end
+        there = there[at - first :]
         begin = 0
         while begin < len(data) and (newline := there.find(b"\n", begin)) >= 0:
             end = begin

@@ -70,10 +70,10 @@ def channel_end(directory: Path) -> int:
 
 def _end_of(segment: Segment) -> int:
     with segment.path.open("rb", buffering=0) as file:
-        return segment.start + _behind_newline(file.fileno(), os.fstat(file.fileno()).st_size)
+        return segment.start + behind_newline(file.fileno(), os.fstat(file.fileno()).st_size)
 
 
-def _behind_newline(fd: int, position: int) -> int:
+def behind_newline(fd: int, position: int) -> int:
     """The greatest position up to this one that is the file's start or directly behind a newline."""
     # Nearly always it is the very position asked for.
     step_bytes = 1
@@ -106,7 +106,7 @@ def align_offset(directory: Path, offset: int) -> tuple[int, str | None]:
         size = os.fstat(fd).st_size
         if offset - segment.start > size and place + 1 < len(segments):
             return segments[place + 1].start, "in a gap between segments"
-        aligned = segment.start + _behind_newline(fd, min(offset - segment.start, size))
+        aligned = segment.start + behind_newline(fd, min(offset - segment.start, size))
     if aligned == offset:
         return offset, None
     return aligned, "past the end" if offset - segment.start > size else "inside a record"
