@@ -414,20 +414,20 @@ def test_a_few_flipped_bytes_in_our_line_are_damage_not_another_program(store: S
 
 
 @pytest.mark.parametrize("tail", [b"", b'{"v":1,"torn'])
-def test_a_run_that_begins_inside_of_a_foreign_line(store: Store, tail: bytes) -> None:
-    """What came before it lay in the removed segment, and ends elsewhere than the other program's lines begin."""
+def test_ours_do_not_begin_inside_of_a_foreign_line(tmp_path: Path, tail: bytes) -> None:
+    """What came before them lay in a segment that was removed, and the other program's lines have other lengths."""
+    store = Store(tmp_path / "data", roll=5000)
     lines = [envelope(number, 250) for number in range(4)]
     store.commit(lines[:2])
     store.commit(lines[2:], apply=False)
-    starts = sorted(store.segments())
-    foreign = envelope(7, 500, origin="go")
-    for start in starts:
-        store.path(start).unlink()
-    store.path(starts[-1] - 100).write_bytes(foreign + tail)
-    store.recover()
-    segments = store.segments()
-    assert b"".join(segments.values()).startswith(foreign)
-    assert b"".join(segments.values()).endswith(b"".join(lines[2:]))
+    foreign = [envelope(7, 500, origin="go"), envelope(8, origin="go")]
+    start = len(lines[0]) + 100
+    store.path().unlink()
+    store.path(start).write_bytes(b"".join(foreign) + tail)
+    found = store.recover()
+    assert store.segments() == {start: b"".join([*foreign, *lines[2:]])}
+    assert found.conflicts == {b"c": start}
+    store.close()
 
 
 # ---- cursors, rings, forgotten ids
