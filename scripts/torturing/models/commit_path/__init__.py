@@ -7,6 +7,7 @@ with any one of them switched off it is, which is what the rule is there for.
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 from torturing.findings import Progress, Report, Violation
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=_RUNS, metavar="N", help=f"of each mode and each rule; {_RUNS}")
     parser.add_argument("--mode", choices=sorted(MODES), metavar="MODE", help="this one alone: 'strict plain', …")
     parser.add_argument("--without", choices=sorted(ALL), metavar="RULE", help="only what happens without this rule")
+    parser.add_argument("--conform", action="store_true", help="compare each recovery of the model with one of keyop")
     parser.add_argument(
         "--trace", type=int, metavar="SEED", help="tell that run step by step, with --mode or --without"
     )
@@ -92,6 +94,8 @@ def run(arguments: argparse.Namespace) -> Report:
     if arguments.trace is not None:
         report.notes += _told(arguments)
         return report.finish()
+    if arguments.conform:
+        return _conform(arguments, report)
     modes = [MODES[arguments.mode]] if arguments.mode else list(MODES.values())
     rules = [arguments.without] if arguments.without else list(ALL)
     seeds = range(arguments.seed, arguments.seed + arguments.runs)
@@ -110,6 +114,25 @@ def run(arguments: argparse.Namespace) -> Report:
         elif found.runs >= found.runs_needed:
             report.add([Violation("control", f"without {name} nothing went wrong in {found.runs} runs")], seeds.start)
         progress.at(len(report.notes), f"without {name}")
+    return report.finish()
+
+
+def _conform(arguments: argparse.Namespace, report: Report) -> Report:
+    """From the same crash states keyop recovers what the model recovers."""
+    from torturing.models.commit_path.conformance import Conformance
+
+    modes = [MODES[arguments.mode]] if arguments.mode else list(MODES.values())
+    progress = Progress(report.attack, len(modes) * arguments.runs)
+    for mode in modes:
+        for seed in range(arguments.seed, arguments.seed + arguments.runs):
+            with tempfile.TemporaryDirectory(prefix="conform-", dir=arguments.dir) as place:
+                made = Conformance(seed, mode, Path(place))
+            report.runs += 1
+            report.counts["recoveries compared"] += made.compared
+            if made.differences:
+                text = f"{mode.name}: {made.differences[0]}"
+                report.add([Violation("unlike", text)], seed, _keep(arguments.keep, mode, seed))
+            progress.at(report.runs, mode.name)
     return report.finish()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from random import Random
 from typing import Protocol
@@ -63,8 +63,16 @@ class World:
     """Everything there is in one run."""
 
     def __init__(
-        self, seed: int, mode: Mode, rules: Rules, *, aims: tuple[Aim, ...] = (), tracing: bool = False
+        self,
+        seed: int,
+        mode: Mode,
+        rules: Rules,
+        *,
+        aims: tuple[Aim, ...] = (),
+        tracing: bool = False,
+        recovery: Callable[[World], Recovery] = Recovery,
     ) -> None:
+        """``recovery`` makes each try of one: another class may look at what it does."""
         self.chance = Random(seed)
         self.mode = mode
         self.rules = rules
@@ -84,6 +92,7 @@ class World:
         self._away: dict[str, int] = {}
         self._jobs: dict[str, Iterator[str]] = {}
         self._aims = aims
+        self._make_recovery = recovery
         self._danger = Danger(self.chance, recovering=True, aims=aims)
         # Of attached processes, at each of their acts; and how soon a subscriber that has caught up goes.
         self._mortality = self.chance.choice((0.0, 0.01, 0.08))
@@ -341,7 +350,7 @@ class World:
     def _recover(self) -> None:
         while True:
             try:
-                recovery = Recovery(self)
+                recovery = self._make_recovery(self)
                 recovery.run()
                 self.writer = Writer(self)
                 recovery.hand_over(self.writer)
