@@ -43,7 +43,8 @@ class Ledger:
 
     def notes(self, what: str) -> Iterator[dict[str, Any]]:
         """Those of one kind, in the order in which they were written."""
-        for line in self.path.read_bytes().splitlines():
+        data = self.path.read_bytes()
+        for line in data[: data.rfind(b"\n") + 1].splitlines():  # the last one may be on its way
             note = json.loads(line)
             if note["what"] == what:
                 yield note
