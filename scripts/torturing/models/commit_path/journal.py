@@ -137,7 +137,7 @@ class Journal:
 
     def sync(self) -> None:
         """Bring every frame to the device; not before a sync that is under way has ended."""
-        self._world.finish_flush()
+        self._world.threads.finish("flush")
         for _ in self.syncing():
             pass
 

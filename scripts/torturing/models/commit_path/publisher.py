@@ -22,7 +22,7 @@ class Publisher:
 
     def __init__(self, world: World, name: str) -> None:
         self._world = world
-        self.port = world.attach(name)
+        self.port = world.crowd.attach(name)
         self.name = self.port.owner
         self._numbers = 0
         self._spills = 0
@@ -70,7 +70,7 @@ class Publisher:
             self._spills += 1
             name = f"{self.port.ring}-{self._spills}"
             write_spill(world, name, lines)
-            if world.process_dies(self):
+            if world.crowd.dies(self):
                 return
         transaction = Transaction(lines, sync=sync, spill=name)
         position = self.port.put(transaction)
@@ -105,7 +105,7 @@ class Commander:
         self._world = world
         self._key = key
         self._offset = offset
-        self.port = world.attach("command")
+        self.port = world.crowd.attach("command")
         self.name = self.port.owner
         self._position = self.port.put(Transaction(command=Set(key, offset), sync=True))
         self._asked_at = world.ledger.note_setting(key[0], offset)
@@ -121,4 +121,4 @@ class Commander:
         if self.port.committed >= self._position:
             if self.port.answer(self._position) is None:
                 self._world.ledger.note_set(self._key[0], self._offset, self._asked_at)
-            self._world.end(self)
+            self._world.crowd.end(self)

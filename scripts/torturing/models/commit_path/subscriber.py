@@ -27,7 +27,7 @@ class Subscriber:
     def __init__(self, world: World, id: str) -> None:
         self._world = world
         self.key: Key = (INPUT, id)
-        self.port = world.attach(id)
+        self.port = world.crowd.attach(id)
         self.name = self.port.owner
         self._asked = 0
         self._refusals = 0
@@ -55,7 +55,7 @@ class Subscriber:
         answer = self.port.answer(self._asked)
         if answer is None or answer.code not in (BUSY, GRANTED):
             self._world.ledger.fail("lost", f"{self.name}: the answer to its question is {answer}")
-            self._world.end(self)
+            self._world.crowd.end(self)
             return
         if answer.code == BUSY:
             self.port.slot = None
@@ -111,7 +111,7 @@ class Subscriber:
         assert found.line is not None
         world.ledger.note_begun(self.key, found.line, attempt)
         world.say("{} begins attempt {} at {} ({})", self.name, attempt, found.line, found.begin)
-        if world.process_dies(self):
+        if world.crowd.dies(self):
             world.ledger.note_died_in_handler(self.key, found.line, attempt)
             return False
         if not first:
@@ -139,7 +139,7 @@ class PlainSubscriber(Subscriber):
         """As `Subscriber.deliver`."""
         if self._has_left:
             if self._world.calm or self._world.chance.random() < 0.02:
-                self._world.end(self)
+                self._world.crowd.end(self)
         elif self._closing is not None:
             self._hear_closed(*self._closing)
         elif self._letter is not None:
@@ -149,7 +149,11 @@ class PlainSubscriber(Subscriber):
         else:
             if self._unsaved:
                 self._save()
-            if not self._world.calm and self._world.chance.random() < self._world.departures and self.port.has_room:
+            if (
+                not self._world.calm
+                and self._world.chance.random() < self._world.crowd.departures
+                and self.port.has_room
+            ):
                 self._close()
 
     def _handle(self, found: Found) -> None:

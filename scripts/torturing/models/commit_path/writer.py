@@ -158,7 +158,7 @@ class Writer:
         if synced:
             self.journal.sync()
         elif has_lines:
-            self._world.start_flush()
+            self._world.threads.start_flush()
 
     def _make_room(self, entries: list[Entry]) -> None:
         if self.journal.in_use:
@@ -200,12 +200,12 @@ class Writer:
 
     def begin_retention(self) -> None:
         """One look at what may be removed, in a thread of its own."""
-        self._world.start("retention", look(self._world, self))
+        self._world.threads.start("retention", look(self._world, self))
 
     def _turn_over(self, then: list[Callable[[], None]] | None = None) -> None:
         """The journal file is full, or is to be freed: go over to the other, and checkpoint what was left."""
         if not self.journal.other_is_free:
-            self._world.finish("checkpoint")
+            self._world.threads.finish("checkpoint")
         checkpoint = self._dirty
         self._add_offsets(checkpoint)
         checkpoint.index = self.journal.switch()
@@ -231,10 +231,10 @@ class Writer:
         self._unsynced_directories.clear()
 
     def _submit(self, checkpoint: Checkpoint) -> None:
-        self._world.finish("checkpoint")
+        self._world.threads.finish("checkpoint")
         self._submitted = checkpoint
         self._finished.append(checkpoint)
-        self._world.start("checkpoint", checkpoint.doing(self._world, self))
+        self._world.threads.start("checkpoint", checkpoint.doing(self._world, self))
 
     def _start_checkpoint(self) -> None:
         then, self._wanted = self._wanted, []
@@ -250,7 +250,7 @@ class Writer:
         """Bring everything to its place and free both files, before anything else is committed."""
         if self.journal.in_use:
             self._turn_over()
-        self._world.finish("checkpoint")
+        self._world.threads.finish("checkpoint")
         self._finish_checkpoints()
 
     def _finish_checkpoints(self) -> None:
