@@ -6,12 +6,14 @@ wait, and where too many wait they are dropped and counted.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
 from collections import deque
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Literal
 
 from keyop.attachment.attachment import Attachment
@@ -23,15 +25,21 @@ Direction = Literal["inbound", "outbound"]
 
 _MAX_LINES_BYTES = 64 * 1024
 _MAX_WAITING_BYTES = 1 << 20
+_GATHER_S = 0.05
 _SAY_EVERY_S = 5.0
 
 
 class Audit:
     """Writes audit records for one hub or client process."""
 
-    def __init__(self, attachment: Attachment, logger: logging.Logger) -> None:
+    def __init__(
+        self, attachment: Attachment, logger: logging.Logger, loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        """``loop``: where it works; without one every record is handed over at once."""
         self._attachment = attachment
         self._log = logger
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
         self.dropped = 0
         """Records that could not be handed to the writer."""
         self._waiting: deque[bytes] = deque()
@@ -62,6 +70,7 @@ class Audit:
         }
         text = json.dumps({key: value for key, value in record.items() if value}, separators=(",", ":"))
         self._send(text.encode() + b"\n")
+        self.flush()
 
     def forwarded(
         self, direction: Direction, peer: str, messages: Iterable[tuple[str, str]], took_s: float | None = None
@@ -94,12 +103,20 @@ class Audit:
             return
         self._waiting.append(lines)
         self._waiting_bytes += len(lines)
-        self.flush()
+        if self._loop is None or self._waiting_bytes >= _MAX_LINES_BYTES:
+            self.flush()
+        elif self._timer is None:
+            # Of messages not each by itself: that would wake the writer once more for every one.
+            self._timer = self._loop.call_later(_GATHER_S, self.flush)
 
     def flush(self) -> None:
-        """Hand over what waits, as far as the ring has room: now and then."""
+        """Hand over what waits, as far as the ring has room: now and then, and at the end."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         while self._waiting:
-            lines = self._waiting[0]
+            count = self._next_count()
+            lines = b"".join(islice(self._waiting, count))
             try:
                 position = self._attachment.try_send(entry.TRANSACTION.pack(0) + entry.encode(entry.AUDIT, data=lines))
             except KeyopError:
@@ -108,8 +125,18 @@ class Audit:
                 return
             # Nobody asks for an answer to it.
             self._attachment.replies.expected.discard(position)
-            self._waiting.popleft()
+            for _ in range(count):
+                self._waiting.popleft()
             self._waiting_bytes -= len(lines)
+
+    def _next_count(self) -> int:
+        """How many of those that wait go into one transaction."""
+        length = 0
+        for count, lines in enumerate(self._waiting):
+            length += len(lines)
+            if count and length > _MAX_LINES_BYTES:
+                return count
+        return len(self._waiting)
 
     def _drop(self, lines: bytes) -> None:
         self.dropped += lines.count(b"\n")

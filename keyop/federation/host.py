@@ -46,7 +46,7 @@ class Host:
         self.log = logger
         self.credentials = Credentials(settings.tls, role)
         self.limits = Limits.of(settings.federation)
-        self.audit = Audit(attachment, logger)
+        self.audit = Audit(attachment, logger, loop)
         self.acknowledgements = Acknowledgements(attachment, loop)
         self.known = KnownIds(attachment)
         self.positions = PositionNames(attachment.directory.run, HUB_PREFIX if role == "hub" else CLIENT_PREFIX)
