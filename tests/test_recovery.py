@@ -358,6 +358,21 @@ def test_another_program_that_rolls_behind_a_killed_recovery(store: Store, monke
     assert store.segments() == {0: A + first + B, len(A + first + B): second + C + D}
 
 
+def test_another_programs_lines_where_a_segment_of_ours_is_to_begin(store: Store) -> None:
+    """Its name was lost with the power, and the other program went on with the segment before."""
+    lines = [envelope(number, 300) for number in range(3)]
+    for line in lines:
+        store.commit([line])
+    starts = sorted(store.segments())
+    assert starts == [0, len(lines[0] + lines[1])]
+    store.path(starts[1]).unlink()
+    foreign = envelope(1, origin="go")
+    with store.path().open("ab") as file:
+        file.write(foreign)
+    store.recover()
+    assert store.segments() == {0: lines[0] + lines[1] + foreign + lines[2]}
+
+
 def test_segments_that_were_made_behind_another_programs_lines_do_not_lie_across_ours(store: Store) -> None:
     lines = [envelope(number, 300) for number in range(6)]
     store.commit(lines[:2])

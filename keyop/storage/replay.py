@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,7 +71,7 @@ class ChannelReplay:
 
     def _place(self, data: bytes, offset: int, starts_segment: bool) -> None:
         while data:
-            segment = self._segment_for(offset, starts_segment)
+            segment = self._segment_for(offset, starts_segment and not self._is_overrun(offset, data))
             fd = disk.open_file(segment.path, os.O_RDWR)
             try:
                 placed, following = self._place_in(segment, fd, data, offset)
@@ -118,6 +118,20 @@ class ChannelReplay:
             self._result.touched.discard(ahead.path)
             del self._segments[place]
         return None
+
+    def _is_overrun(self, offset: int, data: bytes) -> bool:
+        """Whether another program's lines stand in the segment before, where a new one is to begin."""
+        place = bisect_left(self._segments, offset, key=attrgetter("start"))
+        if not place:
+            return False
+        before = self._segments[place - 1]
+        fd = disk.open_file(before.path, os.O_RDWR)
+        try:
+            at = offset - before.start
+            foreign = self._foreign_run(fd, at, data)
+        finally:
+            os.close(fd)
+        return foreign is not None and foreign[0] == at
 
     def _segment_for(self, offset: int, starts_segment: bool) -> Segment:
         place = bisect_right(self._segments, offset, key=attrgetter("start"))
