@@ -68,7 +68,7 @@ class ChannelReplay:
 
     def _place(self, cells: Sequence[Cell], offset: int, starts_segment: bool) -> None:
         world = self._world
-        start, file = self._segment_for(offset, starts_segment)
+        start, file = self._segment_for(offset, starts_segment and not self._is_overrun(offset, cells))
         self._touched[file] = None
         at = offset - start
         if not world.rules.exact_places:
@@ -125,6 +125,12 @@ class ChannelReplay:
             self._world.step("recovery.written")
 
     # ---- where
+
+    def _is_overrun(self, offset: int, cells: Sequence[Cell]) -> bool:
+        """Whether another program's lines stand in the segment before, where a new one is to begin."""
+        before = next((segment for segment in reversed(segments_of(self._directory)) if segment[0] < offset), None)
+        foreign = self._foreign_run(before[1], offset - before[0], len(cells)) if before is not None else None
+        return before is not None and foreign is not None and before[0] + foreign[0] == offset
 
     def _segment_for(self, offset: int, starts_segment: bool) -> tuple[int, File]:
         segments = segments_of(self._directory)

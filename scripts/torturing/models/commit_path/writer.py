@@ -265,5 +265,6 @@ class Writer:
         for _ in range(_DRAIN_ROUNDS):
             if not self.commit_round(tick=True):
                 break
+            self._world.crowd.leavers_act()
         self.checkpoint()
         self.is_open = False
