@@ -12,7 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
 from typing import Literal
 
@@ -154,4 +154,10 @@ def _text(value: str) -> bytes:
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    second, microsecond = divmod(time.time_ns() // 1_000, 1_000_000)
+    return f"{_second_text(second)}.{microsecond:06}Z"
+
+
+@lru_cache(maxsize=2)
+def _second_text(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
