@@ -175,7 +175,8 @@ class WebSocket(asyncio.Protocol):
 
     def abort(self) -> None:
         """Be gone at once."""
-        self._transport.abort()
+        if not self._lost.is_set():  # asyncio stumbles over a transport that is closed already
+            self._transport.abort()
 
     def _ended(self) -> WebSocketEnded:
         protocol = self._protocol
@@ -262,8 +263,8 @@ class WebSocket(asyncio.Protocol):
             if sent_s is not None:
                 self._pings.clear()
                 self.round_trip_s = time.monotonic() - sent_s
-        elif self._protocol.state is not State.OPEN:
-            return  # we have said goodbye
+        elif self._protocol.close_sent is not None and self._protocol.close_rcvd is None:
+            return  # we have said goodbye; what came before the other side's goodbye still counts
         elif frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
             self._is_text = frame.opcode is Opcode.TEXT
             if frame.fin:
