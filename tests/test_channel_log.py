@@ -61,6 +61,17 @@ def test_a_torn_line_of_several_blocks_is_cut(tmp_path: Path) -> None:
     assert opened(tmp_path).end == 3
 
 
+def test_a_cut_is_on_the_device_before_anything_is_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old bytes behind the beginning of a new line would pass for a line that another program wrote."""
+    path = tmp_path / segment_name(0)
+    path.write_bytes(b"{}\n{torn")
+    synced: dict[Path, int] = {}
+    real = disk.sync_path
+    monkeypatch.setattr(disk, "sync_path", lambda path: (synced.update({path: path.stat().st_size}), real(path)))
+    opened(tmp_path)
+    assert synced == {path: 3}
+
+
 def test_segments_made_for_a_commit_that_never_was_are_no_gap(tmp_path: Path) -> None:
     log = opened(tmp_path)
     log.plan(line(0, 60))

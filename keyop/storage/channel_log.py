@@ -131,6 +131,10 @@ class ChannelLog:
         disk.make_directory(self.directory)
         segments, _foreign = list_segments(self.directory)
         self.cuts = cut_torn_end(segments)
+        for cut in self.cuts:
+            # Before anything is appended: a power cut may leave the old bytes and some of the new ones, and what they
+            # make together could pass for another program's line.
+            disk.sync_path(cut.path)
         unsynced: list[Path] = []
         if drop_segments_ahead(segments, furthest):
             # Before anything is appended where they began: after a power cut they would stand in the middle of it.
