@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from keyop.attachment.attachment import Attachment
 from keyop.configuration.lookup import settings_for
 from keyop.configuration.settings import Settings
-from keyop.errors import ClosedError, KeyopError, PublishTimeout, SubscriberBusy
+from keyop.errors import CertificateError, ClosedError, KeyopError, PublishTimeout, SubscriberBusy
 from keyop.messages.payload_types import PayloadTypes
 from keyop.names import check_channel, check_subscriber_id
 from keyop.protocol.writer_options import WriterOptions
@@ -94,7 +94,7 @@ class Messenger:
         """
         self._settings = settings_for(source)
         self._log = logger or logging.getLogger("keyop")
-        self._name = name or self._settings.name or socket.gethostname()
+        self._name = name or self._settings.name or self._own_name()
         self._types = PayloadTypes()
         self._attachment = Attachment(self._settings, self._log)
         try:
@@ -109,6 +109,17 @@ class Messenger:
         self._attachment.tick_listeners.append(self._report_refusals)
         self._warn_of_differences()
         _messengers.append(self)
+
+    def _own_name(self) -> str:
+        """What peers know this host by, if it has a certificate; else what it calls itself."""
+        if self._settings.tls.cert:
+            from keyop.federation.common_name import common_name
+
+            try:
+                return common_name(self._settings.tls.cert)
+            except CertificateError as error:
+                self._log.warning("the origin of messages is the host name, not the name in tls.cert: %s", error)
+        return socket.gethostname()
 
     def _federate(self, federate: bool) -> Children | None:
         """The hub and the client of this program; a warning where nobody runs what the configuration enables."""
