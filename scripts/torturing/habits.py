@@ -16,7 +16,7 @@ from torturing.findings import Progress, Report, Violation, keep
 from torturing.shared_memory import shared_memory, sweep_shared_memory
 from torturing.visits.checking import check
 from torturing.visits.habits import HABITS
-from torturing.visits.life import STATES, live
+from torturing.visits.life import BESIDE, STATES, live
 from torturing.visits.shift import Ledger
 from torturing.writer_process import WriterSilent
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--visits", type=int, default=2, metavar="N", help="of the other program to each; 2 unless told"
     )
     parser.add_argument("--habit", choices=sorted(HABITS), help="only this one")
-    parser.add_argument("--state", choices=STATES, help="the other program finds the directory so")
+    parser.add_argument("--state", choices=[*STATES, BESIDE], help="the other program finds the directory so")
 
 
 def run(arguments: argparse.Namespace) -> Report:
@@ -48,6 +48,8 @@ def run(arguments: argparse.Namespace) -> Report:
         for habit in ([arguments.habit] if arguments.habit else HABITS)
         for state in ([arguments.state] if arguments.state else STATES)
     ]
+    if not (arguments.habit or arguments.state):
+        turns.append(("append", BESIDE))
     # A small sample should not be made of the first habit alone.
     stride = next(step for step in (7, 5, 3, 1) if len(turns) % step or step == 1)
     place = Path(tempfile.mkdtemp(prefix="habits-", dir=arguments.dir))

@@ -115,10 +115,13 @@ class _Checker:
             self._say("chain", "inputs with several outputs", doubled)
 
     def _was_set_back(self) -> bool:
+        """Whether some writer said so, ours or one that an attached process has started."""
+        log = self._data_dir / "run" / "writer.log"
+        said = [str(record) for record in self._story.log]
+        said += log.read_text(errors="replace").splitlines() if log.exists() else []
         return any(
-            (_CONFLICT in str(record.get("note")) and "/orders/" in str(record.get("note")))
-            or (record["event"] == "offset_moved" and "/orders/chain." in str(record.get("file")))
-            for record in self._story.log
+            (_CONFLICT in text and "/orders/" in text) or ("offset_moved" in text and "/orders/chain." in text)
+            for text in said
         )
 
     # ---- keyop's own view

@@ -21,6 +21,9 @@ STATES = ("rest", "kill", "reboot", "cut")
 """What the Go program finds: a clean stop; killed processes, with their shared memory or without it; and, after a power
 cut, segments that are behind the journal."""
 
+BESIDE = "beside"
+"""Our writer runs. This is forbidden, and can go wrong; appending while it is idle must not."""
+
 _MESSAGES = 24
 _RELEASES = ((1, 4), (1, 24))
 
@@ -46,27 +49,35 @@ def live(data_dir: Path, ledger: Ledger, seed: str, habit: str, state: str, visi
     chance = random.Random(seed)
     story = Story()
     for number in range(visits):
-        end = "clean" if state == "rest" else "kill"
-        story.log += work(data_dir, ledger, number, _MESSAGES, f"{seed} {number}", end=end)
+        words = (data_dir, ledger, number, _MESSAGES, f"{seed} {number}")
+        if state == BESIDE:
+            story.log += work(*words, end="clean", meanwhile=lambda: visit(data_dir, habit, state, story, chance))
+            continue
+        story.log += work(*words, end="clean" if state == "rest" else "kill")
         if state in ("reboot", "cut"):
             sweep_shared_memory(data_dir)
-        # What a power cut takes from a segment is the journal's, but not if that segment is removed then.
-        whole = GoProgram(data_dir, (1, 24), chance, 0)
-        lines = {channel: Visit(whole, chance).lines(channel) for channel in CHANNELS}
-        if state == "cut":
-            cut(data_dir, chance)
-        go = GoProgram(data_dir, chance.choice(_RELEASES), chance, len(story.written))
-        visit = Visit(go, chance)
-        HABITS[habit](visit)
-        story.steps.append(f"{state}; Go {go.release[0]}.{go.release[1]}: {habit}")
-        story.written += go.written
-        story.removed += go.removed
-        for channel, first in go.first.items():
-            story.removed += [line for offset, line in lines.get(channel, []) if offset < first]
-        story.handled += visit.handled
-        story.overlapped |= go.overlapped
+        visit(data_dir, habit, state, story, chance)
     story.log += work(data_dir, ledger, visits, _MESSAGES, f"{seed} end", end="clean")
     return story
+
+
+def visit(data_dir: Path, habit: str, state: str, story: Story, chance: random.Random) -> None:
+    """Have the Go program come, and note what it did."""
+    # What a power cut takes from a segment is the journal's, but not if that segment is removed then.
+    whole = Visit(GoProgram(data_dir, _RELEASES[-1], chance, 0), chance)
+    lines = {channel: whole.lines(channel) for channel in CHANNELS}
+    if state == "cut":
+        cut(data_dir, chance)
+    go = GoProgram(data_dir, chance.choice(_RELEASES), chance, len(story.written))
+    guest = Visit(go, chance)
+    HABITS[habit](guest)
+    story.steps.append(f"{state}; Go {go.release[0]}.{go.release[1]}: {habit}")
+    story.written += go.written
+    story.removed += go.removed
+    for channel, first in go.first.items():
+        story.removed += [line for offset, line in lines.get(channel, []) if offset < first]
+    story.handled += guest.handled
+    story.overlapped |= go.overlapped
 
 
 def cut(data_dir: Path, chance: random.Random) -> None:
