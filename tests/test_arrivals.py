@@ -89,8 +89,18 @@ def test_a_refusal_is_told_once_and_then_counted(now: list[float]) -> None:
 def test_what_is_told_takes_no_memory(now: list[float]) -> None:
     told = Rejections(FakeAudit(), logging.getLogger("test"))  # type: ignore[arg-type]
     for number in range(5_000):
-        told.note(f"1.2.3.4:{number}", f"reason {number}")
+        told.note(f"1.2.{number // 100}.{number % 100}:1", "no")
     assert len(told._told) == rejections._KEPT
+
+
+def test_who_makes_up_new_reasons_is_told_of_so_often(now: list[float]) -> None:
+    audit = FakeAudit()
+    told = Rejections(audit, logging.getLogger("test"))  # type: ignore[arg-type]
+    for number in range(500):
+        told.note(f"1.2.3.4:{number}", f"handshake: not JSON: {number}", "peer")
+    assert len(audit.details) == rejections._REASONS + 1
+    told.close()
+    assert audit.details[-1] == f"other reasons repeated={500 - rejections._REASONS - 1}"
 
 
 def test_waits_double_up_to_the_longest_and_are_spread(tmp_path: Path) -> None:

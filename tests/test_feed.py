@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from child import eventually, kill_writer
 from keyop.attachment.attachment import Attachment
 from keyop.configuration.settings import Settings, StorageSettings
 from keyop.federation.audit import Audit
-from keyop.federation.feed import start_of_new
+from keyop.federation.feed import Feed, start_of_new
 from keyop.federation.outbound import Outbound, Parcel
 from keyop.federation.route import Link
 from keyop.federation.traffic import Traffic
@@ -252,6 +253,46 @@ def test_a_writer_that_dies_takes_no_position_along(peer: Peer, data_dir: Path) 
     assert peer.outbound.behind_bytes == 0
     path = data_dir / "subscribers" / "c" / "fed-peer.offset"
     eventually(lambda: int(path.read_text()) == size(line(0), line(1), line(2)))
+
+
+def test_a_channel_that_cannot_be_read_holds_up_no_other(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = Peer(data_dir, "a", "b")
+    peer.append(line(1, channel="a"), channel="a")
+    peer.append(line(2, channel="b"), channel="b")
+    take = Feed.take
+
+    def failing(feed: Feed, *arguments: Any) -> Any:
+        if feed.channel == "a":
+            raise OSError(errno.EIO, "Input/output error")
+        return take(feed, *arguments)
+
+    monkeypatch.setattr(Feed, "take", failing)
+    assert peer.numbers(peer.collect()) == [2]
+    peer.sent()
+    peer.outbound.grown(["a", "b"])
+    assert peer.collect() is None
+    assert caplog.text.count("a cannot be read") == 1
+    monkeypatch.undo()
+    peer.outbound.grown(["a"])
+    assert peer.numbers(peer.collect()) == [1]
+    peer.close()
+
+
+def test_what_a_peer_sends_fits_into_an_audit_line(peer: Peer, data_dir: Path) -> None:
+    """Else it would stand before all others for ever."""
+    peer.audit.event("client_connected", peer="p", detail="sub=[" + "x," * 500_000 + "]")
+    peer.audit.forwarded("inbound", "p", [("c", "i" * 3_000_000)])
+    peer.audit.event("last", peer="p")
+    peer.attachment.drain(None)
+    log = data_dir / "audit" / "audit.jsonl"
+    eventually(lambda: log.read_text().count("\n") == 3)
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [record["event"] for record in records] == ["client_connected", "forward", "last"]
+    assert len(records[0]["detail"]) == 4_099
+    assert len(records[1]["message_id"]) == 200
+    assert peer.audit.dropped == 0
 
 
 def test_half_a_line_is_waited_for(peer: Peer, data_dir: Path) -> None:

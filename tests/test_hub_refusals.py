@@ -175,7 +175,7 @@ def test_a_thousand_connections_that_say_nothing(net: Net, hub: Host, client: Ho
     with greet(hub.address, net.pki.instance("peer", file="newcomer")):
         flows(hub, client)
     if Path("/proc").is_dir():
-        assert rss_mib(hub.hub.pid) < before_mib + 16
+        assert rss_mib(hub.hub.pid) < before_mib + 8
     for one in silent:
         one.settimeout(DEADLINE_S)
         with contextlib.suppress(ConnectionResetError):

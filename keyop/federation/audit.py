@@ -24,6 +24,9 @@ from keyop.protocol import entry
 Direction = Literal["inbound", "outbound"]
 
 _MAX_LINES_BYTES = 64 * 1024
+# A line has to fit into the ring, whatever a peer sends: thousands of names of channels, an id of a megabyte.
+_MAX_DETAIL = 4_096
+MAX_ID = 200
 _MAX_WAITING_BYTES = 1 << 20
 _GATHER_S = 0.05
 _SAY_EVERY_S = 5.0
@@ -66,7 +69,7 @@ class Audit:
             "direction": direction,
             "peer": peer,
             "peer_addr": peer_addr,
-            "detail": detail,
+            "detail": detail if len(detail) <= _MAX_DETAIL else f"{detail[:_MAX_DETAIL]}...",
         }
         text = json.dumps({key: value for key, value in record.items() if value}, separators=(",", ":"))
         self._send(text.encode() + b"\n")
@@ -85,7 +88,7 @@ class Audit:
         for channel, id in messages:
             if channel != last_channel:
                 last_channel, rest = channel, b',"channel":' + _text(channel) + tail
-            line = head + _text(id) + rest
+            line = head + _text(id[:MAX_ID]) + rest
             lines.append(line)
             length += len(line)
             if length > _MAX_LINES_BYTES:

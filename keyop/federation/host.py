@@ -12,7 +12,7 @@ from typing import Self
 from keyop.attachment.acknowledgements import Acknowledgements
 from keyop.attachment.attachment import Attachment
 from keyop.configuration.settings import Settings
-from keyop.errors import ConfigError, FederationBusy
+from keyop.errors import ConfigError, FederationBusy, KeyopError
 from keyop.federation.audit import Audit
 from keyop.federation.connection import Connection
 from keyop.federation.credentials import Credentials
@@ -144,8 +144,9 @@ class Host:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_S)
-            self.standings.write()
             self.audit.flush()
+            with contextlib.suppress(KeyopError, OSError):  # what can be shown is shown a little later
+                self.standings.write()
 
     # ---- the end
 

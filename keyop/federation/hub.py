@@ -316,7 +316,10 @@ class Hub:
         if ttl_s <= 0:
             return
         while True:
-            await self.sweep_positions(time.time() - ttl_s)
+            try:
+                await self.sweep_positions(time.time() - ttl_s)
+            except (KeyopError, OSError) as error:
+                self._log.warning("positions of peers that are gone were not removed: %s", error)
             await asyncio.sleep(min(_SWEEP_EVERY_S, max(60.0, ttl_s / 2)))
 
     async def sweep_positions(self, before_s: float) -> list[tuple[str, str]]:

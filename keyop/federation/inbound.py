@@ -12,7 +12,7 @@ from itertools import islice
 from keyop.attachment.acknowledgements import Acknowledgements
 from keyop.attachment.attachment import Attachment
 from keyop.errors import ChannelNameError, PublishTimeout
-from keyop.federation.audit import Audit
+from keyop.federation.audit import MAX_ID, Audit
 from keyop.federation.known_ids import KnownIds
 from keyop.federation.record import Fault, Record
 from keyop.federation.route import Link
@@ -139,7 +139,7 @@ class Inbound:
         head = record.head
         self._audit.event(
             event,
-            message_id=head.id[:200],
+            message_id=head.id[:MAX_ID],
             channel=head.channel[:300],
             direction="inbound",
             peer=self._peer,

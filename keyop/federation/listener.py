@@ -120,7 +120,9 @@ class Listener:
         arrival = arrived.arrival = self._arrivals.enter(_neighbourhood(str(address[0])), turn_away)
         try:
             await self._shake_hands(plain, arrived)
-        except (OSError, TimeoutError) as error:
+        except Exception as error:
+            if not isinstance(error, OSError):  # TimeoutError is one
+                self._log.exception("%s: a bug in its handshake", arrived.address)
             self._rejections.note(arrived.address, _why(error, self._limits), arrived.name)
         else:
             self._knocking.discard(task)
@@ -136,6 +138,11 @@ class Listener:
         websocket = None
         try:
             async with asyncio.timeout(limits.handshake_timeout_s):
+                try:
+                    await _first_word(plain)
+                except BaseException:
+                    plain.close()
+                    raise
                 websocket = await accept(plain, self._context, limits.handshake_bytes, compression=limits.compression)
                 await websocket.secure()
                 try:
@@ -152,6 +159,17 @@ class Listener:
                 websocket.abort()
             raise
         arrived.websocket = websocket
+
+
+async def _first_word(plain: socket.socket) -> None:
+    """Wait until something comes: TLS for those who say nothing would cost 100 KiB each."""
+    loop = asyncio.get_running_loop()
+    came = asyncio.Event()
+    loop.add_reader(plain, came.set)
+    try:
+        await came.wait()
+    finally:
+        loop.remove_reader(plain)
 
 
 def _why(error: Exception, limits: Limits) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 
-from keyop.attachment.attachment import Attachment
+from keyop.attachment.attachment import TICK_S, Attachment
 from keyop.errors import KeyopError
 from keyop.ipc.board import Board
 from keyop.protocol import entry
@@ -72,12 +73,16 @@ class News:
 
     def _watch(self) -> None:
         gate = self._attachment.data_gate
-        while True:
-            gate.wait(self._any)
-            if self._closed:
-                return
-            grown = self._grown()
-            if grown:
+        while not self._closed:
+            try:
+                gate.wait(self._any)
+                grown = self._grown()
+            except Exception:
+                # Without this thread nothing is sent any more, and nobody would know why.
+                self._attachment.logger.exception("news of channels")
+                time.sleep(TICK_S)
+                continue
+            if grown and not self._closed:
                 try:
                     self._loop.call_soon_threadsafe(self._listener, grown)
                 except RuntimeError:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from keyop.attachment.attachment import Attachment
 from keyop.errors import KeyopError
-from keyop.federation.audit import Audit
+from keyop.federation.audit import MAX_ID, Audit
 from keyop.federation.feed import SECOND_LOOK_S, Feed, start_of_new
 from keyop.federation.record import Record
 from keyop.federation.route import Link, Stays
@@ -64,6 +64,8 @@ class Outbound:
         self._ready: dict[str, None] = dict.fromkeys(self.feeds)
         self._collected: Parcel | None = None
         self._under_way: dict[int, Parcel] = {}
+        # Why a channel cannot be read.
+        self._unread: dict[str, int | None] = {}
         self.too_big = 0
         """Records that were passed over because the peer would not take them."""
         self.held = 0
@@ -107,9 +109,10 @@ class Outbound:
         return bool(concerned)
 
     def collect(self, most_bytes: int) -> Parcel | None:
-        """The next batch; None if there is nothing to send now. Raises `OSError`.
+        """The next batch; None if there is nothing to send now.
 
-        Small pieces of several channels travel together; a channel that fills its turn goes to the end of the line.
+        Small pieces of several channels travel together; a channel that fills its turn goes to the end of the line. One
+        that cannot be read waits for the next tick, and holds up no other.
         """
         assert self._link is not None
         parcel = Parcel()
@@ -117,7 +120,12 @@ class Outbound:
             channel = next(iter(self._ready))
             del self._ready[channel]
             feed = self.feeds[channel]
-            records = feed.take(self._link, most_bytes - parcel.size_bytes)
+            try:
+                records = feed.take(self._link, most_bytes - parcel.size_bytes)
+            except OSError as error:
+                self._cannot_read(channel, error)
+                continue
+            self._unread.pop(channel, None)
             if records:
                 parcel.add(feed, records)
                 self._ready[channel] = None  # it may have more
@@ -151,6 +159,11 @@ class Outbound:
     def _peer(self) -> str:
         return self._link.peer_name if self._link is not None else ""
 
+    def _cannot_read(self, channel: str, error: OSError) -> None:
+        if self._unread.get(channel) != error.errno:
+            self._unread[channel] = error.errno
+            self._attachment.logger.error("%s: %s cannot be read: %s", self._peer, channel, error)
+
     def _stays(self, channel: str, record: Record, why: Stays) -> None:
         if why is Stays.HELD:
             self.held += 1
@@ -158,7 +171,7 @@ class Outbound:
             self.too_big += 1
             self._audit.event(
                 "policy_violation",
-                message_id=record.head.id,
+                message_id=record.head.id[:MAX_ID],
                 channel=channel,
                 direction="outbound",
                 peer=self._peer,

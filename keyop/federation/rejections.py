@@ -14,6 +14,9 @@ from keyop.federation.audit import Audit
 
 _AGAIN_S = 60.0
 _KEPT = 1_024
+# What a peer sends may stand in the reason: who makes up new ones is told of so often.
+_REASONS = 16
+_OTHERS = "other reasons"
 
 
 class _Told:
@@ -37,6 +40,8 @@ class Rejections:
     def note(self, address: str, why: str, peer: str = "") -> None:
         """Somebody at an address (host:port) was turned away; ``peer`` is its name, if that is known."""
         key = (address.rpartition(":")[0], peer, why)
+        if key not in self._told and sum(other[:2] == key[:2] for other in self._told) >= _REASONS:
+            key, why = (*key[:2], _OTHERS), _OTHERS
         told = self._told.get(key)
         if told is not None:
             told.repeated += 1

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from keyop.attachment.spawn import writer_environment as child_environment
 from keyop.configuration.settings import SECTIONS, Settings
-from keyop.errors import CertificateError, ConfigError
+from keyop.errors import CertificateError, ConfigError, KeyopError
 from keyop.federation.host import Host
 from keyop.federation.wire import CloseCode
 
@@ -47,8 +47,11 @@ class Reload:
         paths = [*self._host.credentials.paths, *([self._config] if self._config else [])]
         self._warn()
         async for _ in _changes({str(Path(path).absolute().parent) for path in paths}):
-            await self._look_at_credentials()
-            await self._look_at_config()
+            try:
+                await self._look_at_credentials()
+                await self._look_at_config()
+            except (KeyopError, OSError) as error:
+                self._complain(str(error))
             self._warn()
 
     def _warn(self) -> None:

@@ -84,7 +84,7 @@ class WebSocket(asyncio.Protocol):
         if isinstance(protocol, ClientProtocol):
             protocol.send_request(protocol.connect())
             self._flush()
-        await self._until(lambda: self._opening is not None)
+        await self._until(lambda: self._opening is not None or protocol.handshake_exc is not None)
         if isinstance(protocol, ServerProtocol) and isinstance(self._opening, Request) and not self._lost.is_set():
             protocol.send_response(protocol.accept(self._opening))
             self._flush()
