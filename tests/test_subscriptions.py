@@ -167,6 +167,45 @@ def test_who_was_granted_it_then_holds_it(data_dir: Path, monkeypatch: pytest.Mo
             monkeypatch.undo()
 
 
+def test_a_slot_that_has_been_left_is_not_taken_up(data_dir: Path) -> None:
+    """It is committed that the subscription is given up; the process has not heard it, and another one may hold it."""
+    with Messenger(data_dir) as m, Messenger(data_dir) as other:
+        m.subscribe("c", "s", print)
+        with nobody_starts_a_writer(m), nobody_starts_a_writer(other):
+            kill_writer(data_dir)
+            m._attachment.slot(0).leave()
+            other._attachment.take_slot(b"c", b"s", 0)
+            with brought_up(data_dir) as committer:
+                assert committer.cursors.by_key[b"c", b"s"].holder is port_of(committer, other)
+            other._attachment.slot(0).vacate()
+            m._attachment.slot(0).grant()
+
+
+@pytest.mark.parametrize("when", ["before the start", "after it"])
+def test_of_one_that_is_just_being_left_the_last_word_counts(data_dir: Path, when: str) -> None:
+    """What says so is not committed yet, or not even in the ring."""
+    close = entry.TRANSACTION.pack(0) + entry.encode(entry.CLOSE, b"c", b"s")
+    with Messenger(data_dir) as m:
+        m.publish_batch("c", range(3), payload_type="t")
+        m.subscribe("c", "s", print)
+        with nobody_starts_a_writer(m):
+            kill_writer(data_dir)
+            slot = m._attachment.slot(0)
+            claim = slot.cursor()
+            assert claim is not None
+            slot.cursor_writer()(claim.moves + 1, 0, 0)
+            slot.leave()
+            if when == "before the start":
+                m._attachment.send(close)
+            with brought_up(data_dir) as committer:
+                if when == "after it":
+                    m._attachment.send(close)
+                committer.commit_round()
+                cursor = committer.cursors.by_key[b"c", b"s"]
+                assert (cursor.holder, cursor.offset, cursor.moves) == (None, 0, claim.moves + 1)
+            slot.vacate()
+
+
 def test_a_slot_that_is_somebody_elses_now_holds_nothing(data_dir: Path) -> None:
     """What the process stores there would be taken for the place of the one that it has given up."""
     with Messenger(data_dir) as m:

@@ -96,6 +96,7 @@ class HeldCursor:
         """
         kind = entry.FORGET if forget else entry.CLOSE
         item = entry.encode(kind, *self.key, value=self._slot.index)
+        self._slot.leave()
         try:
             self._attachment.transact(transaction(item), self.channel, deadline)
         except PublishTimeout:

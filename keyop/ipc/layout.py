@@ -70,7 +70,7 @@ SLOT_PAGE_SIZE_BYTES = SLOTS_BYTES + SLOTS_A_PAGE * SLOT_BYTES
 
 # Slot, all written by the process
 SLOT_IN_USE, SLOT_PART, SLOT_PARTS, SLOT_FLAGS, SLOT_CHECK = range(5)  # the last: CRC-32 of the three and the names
-SLOT_ASKED, SLOT_GRANTED, SLOT_PEER = 1, 2, 3  # values of SLOT_IN_USE; 0 is free
+SLOT_ASKED, SLOT_GRANTED, SLOT_PEER, SLOT_LEAVING = 1, 2, 3, 4  # values of SLOT_IN_USE; 0 is free
 SLOT_CURSOR_BYTES = (32, 64)  # two copies of moves, offset, attempts, CRC-32; the valid one with more moves
 SLOT_COUNTERS = 24  # words: 64-bit values, three words each, in the order of SLOT_COUNTER_NAMES
 SLOT_COUNTER_NAMES = ("handled", "failed", "dead_lettered", "deferred", "damaged", "skipped_bytes")

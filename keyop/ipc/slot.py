@@ -19,6 +19,8 @@ _CURSOR = Struct("<QQI")
 _CURSOR_AND_CHECK = Struct("<QQII")
 _CHECK = Struct("<I")
 _NAMES = Struct("<HH")
+_GRANTED = (layout.SLOT_GRANTED, layout.SLOT_LEAVING)
+_IN_USE = (layout.SLOT_ASKED, *_GRANTED)
 
 
 class SlotCursor(NamedTuple):
@@ -74,6 +76,10 @@ class Slot:
         """The writer has said yes."""
         self._words[self._word + layout.SLOT_IN_USE] = layout.SLOT_GRANTED
 
+    def leave(self) -> None:
+        """It is about to be given up: what says so to the writer follows in the ring."""
+        self._words[self._word + layout.SLOT_IN_USE] = layout.SLOT_LEAVING
+
     def vacate(self) -> None:
         """Mark the slot free."""
         self._words[self._word + layout.SLOT_IN_USE] = 0
@@ -109,7 +115,7 @@ class Slot:
     @property
     def in_use(self) -> bool:
         """Whether a subscription stands here."""
-        return self._words[self._word + layout.SLOT_IN_USE] in (layout.SLOT_ASKED, layout.SLOT_GRANTED)
+        return self._words[self._word + layout.SLOT_IN_USE] in _IN_USE
 
     @property
     def is_free(self) -> bool:
@@ -129,7 +135,12 @@ class Slot:
     @property
     def granted(self) -> bool:
         """Whether the writer's yes has been seen."""
-        return bool(self._words[self._word + layout.SLOT_IN_USE] == layout.SLOT_GRANTED)
+        return self._words[self._word + layout.SLOT_IN_USE] in _GRANTED
+
+    @property
+    def leaving(self) -> bool:
+        """Whether its process gives it up, or has done so and does not know yet."""
+        return bool(self._words[self._word + layout.SLOT_IN_USE] == layout.SLOT_LEAVING)
 
     @property
     def flags(self) -> int:

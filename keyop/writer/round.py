@@ -213,6 +213,8 @@ class Round:
             self._subscriptions.check_open(port, item)
         elif kind == entry.CURSOR:
             self._subscriptions.check_move(port, item)
+        elif kind == entry.CLOSE:
+            self._subscriptions.check_close(port, item)
         elif kind in (entry.FORGET, entry.SET):
             self._check_names(item)
             self._subscriptions.check_unheld(port, item)
@@ -223,7 +225,7 @@ class Round:
         elif kind == entry.AUDIT:
             if not item.data.endswith(b"\n"):
                 raise Refused(reply.MALFORMED)
-        elif kind not in (entry.CLOSE, entry.CHECKPOINT):
+        elif kind != entry.CHECKPOINT:
             raise Refused(reply.MALFORMED)
 
     def _check_inbound(self, item: Entry) -> None:

@@ -53,14 +53,23 @@ class Subscriptions:
 
     def check_move(self, port: AttachedPort, item: Entry) -> None:
         """Raises `Refused` for a cursor that the port does not hold, or whose old value is not the current one."""
-        cursor = self._cursors.by_key.get((item.channel, item.id))
-        if cursor is not None and cursor.holder is not port and self._holder(cursor) is None:
-            self.adopt(port, granted=True)  # at the start another one was taken for the holder
+        key = (item.channel, item.id)
+        self._take_up_passed_over(port, self._cursors.by_key.get(key))
+        cursor = self._cursors.by_key.get(key)
         if cursor is None or cursor.holder is not port:
             raise Refused(reply.NOT_HELD)
         old, _moves = entry.CURSOR_MOVE.unpack(item.data)
         if cursor.exactly_once and cursor.planned != old:
             raise Refused(reply.STALE_CURSOR, cursor.planned)
+
+    def check_close(self, port: AttachedPort, item: Entry) -> None:
+        """Raises `Wait`. What the port does not hold may be closed: that comes to nothing."""
+        self._take_up_passed_over(port, self._cursors.by_key.get((item.channel, item.id)))
+
+    def _take_up_passed_over(self, port: AttachedPort, cursor: Cursor | None) -> None:
+        """At the start another slot was taken for the holder's, or this one was being left. Raises `Wait`."""
+        if cursor is None or (cursor.holder is not port and self._holder(cursor) is None):
+            self.adopt(port, granted=True)
 
     def check_unheld(self, port: AttachedPort, item: Entry) -> None:
         """Raises `Refused` while another live process holds the id."""
@@ -141,6 +150,8 @@ class Subscriptions:
         called again then.
         """
         for slot in self._slots(port):
+            if _has_left(slot, port):
+                continue
             # The second look takes granted ones, too: their answers may have been seen in between. A dead process that
             # has not seen its answer has handled nothing.
             if slot.granted or not (granted or port.dead):
@@ -158,7 +169,7 @@ class Subscriptions:
         it and had granted them to another one, and before its port was swept.
         """
         for slot in self._slots(port):
-            if slot.granted:
+            if slot.granted and not _has_left(slot, port):
                 self._adopt_slot(slot)
 
     def _slots(self, port: AttachedPort) -> list[Slot]:
@@ -285,6 +296,14 @@ class Subscriptions:
         cursor.moves += 1
         cursor.attempts = 0
         return cursor
+
+
+def _has_left(slot: Slot, port: AttachedPort) -> bool:
+    """Whether it is committed that a slot is given up: its process said so before, and nothing is left in its ring.
+
+    Or the process is between the two, and says so to this writer: then its last word is heard (`check_close`).
+    """
+    return slot.leaving and port.drained
 
 
 def _is_given_up(slot: Slot, cursor: Cursor) -> bool:
