@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -192,6 +193,26 @@ def test_a_hub_with_another_name_than_expected_is_not_taken(pair: Pair) -> None:
     pair.client.start_client().wait_for("'hub1', and not 'hub9'")
     pair.client.publish("up", 1)
     assert pair.hub.lines("up") == []
+
+
+def test_the_name_of_the_host_where_it_is_to_be_verified(net: Net, pair: Pair) -> None:
+    """Case 80: the SANs of the hub's certificate do not name the address that is dialled, and then they do."""
+    pair.client.is_client(to_hub(pair.proxy.address, publish=("up",), verify_hostname=True))
+    pair.hub.start_hub(wait=False)
+    pair.client.start_client().wait_for("the certificate of the other end is not accepted: IP address mismatch")
+    pair.client.publish("up", 1)
+    assert pair.hub.lines("up") == []
+    net.pki.instance("hub1", sans=["127.0.0.1"])
+    assert pair.hub.has("up", 1) == [1]
+
+
+def test_a_limit_of_bytes(pair: Pair) -> None:
+    pair.client.is_client(to_hub(pair.proxy.address, publish=("up",), max_bytes_per_s=40_000))
+    pair.start()
+    began_s = time.monotonic()
+    pair.client.messenger.publish_batch("up", ["x" * 1_000] * 60, payload_type="t")
+    pair.hub.has("up", 60)
+    assert time.monotonic() - began_s > 1.0  # 72,000 bytes
 
 
 def test_two_entries_that_lead_to_one_hub(net: Net, pair: Pair) -> None:

@@ -34,9 +34,14 @@ class Peer:
     """A data directory, and the sending half of a connection to one peer."""
 
     def __init__(
-        self, data_dir: Path, *channels: str, position_id: str | None = "fed-peer", features: Any = ()
+        self,
+        data_dir: Path,
+        *channels: str,
+        position_id: str | None = "fed-peer",
+        features: Any = (),
+        storage: dict[str, Any] | None = None,
     ) -> None:
-        self.attachment = Attachment(Settings(storage=StorageSettings(data_dir=str(data_dir))))
+        self.attachment = Attachment(Settings(storage=StorageSettings(data_dir=str(data_dir), **(storage or {}))))
         self.audit = Audit(self.attachment, self.attachment.logger)
         self.channels = channels or ("c",)
         self.position_id = position_id
@@ -306,6 +311,32 @@ def test_half_a_line_is_waited_for(peer: Peer, data_dir: Path) -> None:
         peer.outbound.grown(["c"])
         assert peer.collect() is None
         assert peer.position() == size(line(0))
+
+
+def test_what_is_removed_under_a_slow_peer_is_said(data_dir: Path) -> None:
+    """Case 39."""
+    peer = Peer(data_dir, storage={"compaction_threshold_mb": 1})
+    lines = [line(n, correlation_id="x" * 2_000) for n in range(1_200)]
+    for at in range(0, 1_200, 100):
+        peer.append(*lines[at : at + 100])
+    first, second, *_ = sorted((data_dir / "channels" / "c").glob("*.jsonl"))
+    start = int(second.name[:20])
+    assert peer.numbers(peer.collect(100)) == [0]
+    peer.acknowledge(peer.sent())
+    peer.outbound._close(None)
+    peer.open()
+    first.unlink()
+    parcel = peer.collect(100)
+    assert parcel is not None
+    assert parcel.lines[0] == second.open("rb").readline().rstrip(b"\n")
+    peer.attachment.drain(None)
+    log = data_dir / "audit" / "audit.jsonl"
+    eventually(lambda: "replay_gap" in log.read_text())
+    (record,) = [json.loads(line) for line in log.read_text().splitlines() if "replay_gap" in line]
+    at = size(lines[0])
+    assert (record["channel"], record["peer"]) == ("c", "peer")
+    assert record["detail"] == f"from={at} to={start} bytes={start - at}"
+    peer.close()
 
 
 def test_where_an_older_go_program_had_stopped(data_dir: Path) -> None:

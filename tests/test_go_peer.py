@@ -209,6 +209,20 @@ def test_a_go_hub_takes_and_sends(our_client: OurClient) -> None:
     }
 
 
+def test_a_channel_that_was_not_asked_for(our_client: OurClient) -> None:
+    """Case 62: dropped, audited and acknowledged."""
+    (wire,) = our_client.hub._wires
+    stranger, asked = new_id(), new_id()
+    frame = frame_of([go_envelope("go", "secret", 1, stranger).line, go_envelope("go", "down", 2, asked).line])
+    wire.send(frame)
+    assert our_client.host.has("down", 1) == [2]
+    record = our_client.host.wait_for_audit("policy_violation", channel="secret")
+    assert (record["message_id"], record["direction"], record["peer"]) == (stranger, "inbound", "go-hub")
+    assert our_client.host.lines("secret") == []
+    our_client.hub.publish("down", 3, new_id())  # goes only if the frame before was acknowledged
+    assert our_client.host.has("down", 2) == [2, 3]
+
+
 def test_own_messages_come_back_and_are_dropped(our_client: OurClient) -> None:
     """A Go hub has no filter for the peer's own messages, and its copies have no route."""
     our_client.host.publish("both", *range(20))
