@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from child import Child, eventually, kill_writer, writer_pid
+from child import Child, eventually, freeze, kill_writer, writer_pid
 from conftest import end_writer, leave
 from inbox import Inbox
 
@@ -23,6 +24,7 @@ from keyop import Message, Messenger
 from keyop.configuration.lookup import settings_for
 from keyop.configuration.settings import Settings
 from keyop.errors import RetryLater, SubscriberBusy
+from keyop.ipc import layout
 from keyop.statistics import SubscriberStatistics
 
 DEADLINE_S = 20.0
@@ -767,6 +769,33 @@ def test_a_reader_waits_for_the_rest_of_a_record(data_dir: Path) -> None:
             assert inbox.messages.empty()
             file.write(lines[2][30:])
         assert inbox.next().payload["n"] == 2
+        assert of(m).damaged == 0
+
+
+@pytest.mark.parametrize("exactly_once", [False, True], ids=["plain", "exactly once"])
+def test_what_a_failed_sync_has_lost_is_waited_for(data_dir: Path, exactly_once: bool) -> None:
+    """While the writer waits for its disk lines may read as zeros. They are not passed over: it writes them again."""
+    lines = messages_with(data_dir, 5)
+    segment(data_dir).write_bytes(lines[0])
+    with Messenger(data_dir) as m:
+        inbox = Inbox()
+        m.subscribe("c", "s", inbox, start="earliest", exactly_once=exactly_once)
+        assert inbox.next().payload["n"] == 0
+        pid = writer_pid(data_dir)
+        assert pid is not None
+        freeze(pid)  # it would say what is true
+        try:
+            words = m._attachment.writer.board.words
+            words[layout.STATE] = layout.STALLED
+            segment(data_dir).write_bytes(lines[0] + bytes(len(lines[1] + lines[2])) + lines[3] + lines[4])
+            ticks = m._attachment.ticks
+            eventually(lambda: m._attachment.ticks > ticks + 2)
+            assert inbox.messages.empty()
+            segment(data_dir).write_bytes(b"".join(lines))
+            words[layout.STATE] = layout.OPEN
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert [one["n"] for one in inbox.take(4)] == [1, 2, 3, 4]
         assert of(m).damaged == 0
 
 

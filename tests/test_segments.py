@@ -218,6 +218,21 @@ def test_a_gap(tmp_path: Path) -> None:
     assert align_offset(tmp_path, 4) == (4, None)
 
 
+def test_nothing_is_passed_over_before_it_is_settled(tmp_path: Path) -> None:
+    """A failing disk: what is missing at a segment's end, or a line without an end, is written again."""
+    put(tmp_path, 0, b"a\n\0\0")
+    put(tmp_path, 6, b"d\n")
+    reader = SegmentReader(tmp_path, 0)
+    assert reader.read_batch(relist=True, settled=False) == ([b"a"], 0, 2)
+    for contents in (b"a\n\0\0", b"a\n", b"a\n" + b"\0" * 4):
+        put(tmp_path, 0, contents)
+        for _ in range(3):
+            assert reader.read_batch(relist=True, settled=False) is None
+    put(tmp_path, 0, b"a\nb\nc\n")
+    assert drain(reader) == [(2, b"b"), (4, b"c"), (6, b"d")]
+    assert events(reader) == []
+
+
 def test_overlapping_segments(tmp_path: Path) -> None:
     """Case 10: Go up to 1.21 after a full disk. The name is the truth, and each record comes once."""
     put(tmp_path, 0, b"a\nb\nc\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from keyop.attachment.attachment import Attachment
+from keyop.ipc import layout
 from keyop.storage.segment_reader import CHUNK_BYTES, Batch, Event, SegmentReader
 
 
@@ -44,6 +45,15 @@ class Tail:
         """Where the channel ends, by what the board says; None if it says nothing now."""
         return self._board_end()
 
+    @property
+    def settled(self) -> bool:
+        """Whether what is damaged or missing in the files may be judged; to be asked before one looks at them.
+
+        Not while the writer waits for a failing disk: what a failed sync has lost may read as zeros then, and is
+        written again.
+        """
+        return bool(self._attachment.writer.words[layout.STATE] != layout.STALLED)
+
     def seek(self, offset: int) -> None:
         """Go on reading elsewhere."""
         self._reader.close()
@@ -52,7 +62,7 @@ class Tail:
     def read(self) -> Batch | None:
         """The next whole lines; None if there are none now. Raises `OSError`."""
         self._look()
-        batch = self._reader.read_batch(relist=self._relist)
+        batch = self._reader.read_batch(relist=self._relist, settled=self.settled)
         if self._reader.events:
             self._report()
         return batch

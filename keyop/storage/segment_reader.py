@@ -114,24 +114,25 @@ class SegmentReader:
         """Where the segment begins that was read last, as a global offset."""
         return self._start
 
-    def read_batch(self, relist: bool = False) -> Batch | None:
+    def read_batch(self, relist: bool = False, *, settled: bool = True) -> Batch | None:
         """The next whole lines, up to CHUNK_BYTES of them; None if there are none now.
 
         When there is nothing to read this costs two system calls, and finds the next segment if its name is where this
         one ends. With `relist` it also looks through the directory: for a segment behind a gap or an overlap, and for
-        a channel that was deleted. Raises OSError, and may be called again then.
+        a channel that was deleted. Unless `settled`, what is missing or has no end may still come, and is not passed
+        over. Raises OSError, and may be called again then.
         """
         if self._fd < 0 and not self._open():
             return None
         while True:
-            batch = self._read_here()
+            batch = self._read_here(settled)
             if batch is not None:
                 self._last_look = False
                 return batch
-            if not self._leave(relist):
+            if not self._leave(relist, settled):
                 return None
 
-    def _read_here(self) -> Batch | None:
+    def _read_here(self, settled: bool) -> Batch | None:
         """What the current segment has. Nothing of an unfinished line is kept: it may be cut and written anew."""
         size = self._chunk_bytes
         while True:
@@ -148,7 +149,7 @@ class SegmentReader:
                 return None
             if size < self._max_line_bytes:
                 size = min(size * _GROWTH, self._max_line_bytes)
-            elif self._skip_oversized():
+            elif settled and self._skip_oversized():
                 size = self._chunk_bytes
             else:
                 return None
@@ -204,7 +205,7 @@ class SegmentReader:
         self._last_look = False
         return True
 
-    def _leave(self, relist: bool) -> bool:
+    def _leave(self, relist: bool, settled: bool) -> bool:
         """All of the current segment is read: whether there is reason to read on, here or in the next one."""
         if not self._known:
             # The writer names a segment after the place where the one before it ends.
@@ -214,7 +215,7 @@ class SegmentReader:
                 return False
         elif self._known[0] == self.offset and self._tail_bytes == 0 and self._enter(self.offset):
             return True
-        return self._leave_irregularly()
+        return settled and self._leave_irregularly()
 
     def _leave_irregularly(self) -> bool:
         segments = self._list()

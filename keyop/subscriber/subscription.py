@@ -40,6 +40,10 @@ class Stopped(Exception):
     """The subscription is to end; the message under way comes again."""
 
 
+class _UnsettledError(KeyopError):
+    """What stands in a segment is not what will stand there: to be read again a little later."""
+
+
 class Subscription:
     """A durable subscriber. `open` and `start` it, `stop` it; it logs what it passes over and counts it."""
 
@@ -254,13 +258,17 @@ class Subscription:
         return Message(envelope, self._types.decode_plain(text), offset), ""
 
     def _second_look(self, line: bytes, offset: int, bad: BadLine, raw: bool) -> Envelope | None:
-        """What to deliver of a line that is no good envelope, None for nothing."""
-        if bad.fault is Fault.DAMAGED and self._tail.offset - offset < _SETTLED_BYTES:
+        """What to deliver of a line that is no good envelope, None for nothing. Raises `_UnsettledError`."""
+        settled = self._tail.settled
+        if bad.fault is not Fault.OTHER_VERSION and (not settled or self._tail.offset - offset < _SETTLED_BYTES):
             self._pause(_SECOND_LOOK_S)
+            settled = self._tail.settled
             line, again = self._reread(line, offset, raw)
             if isinstance(again, Envelope):
                 return again
             bad = again
+            if not settled:
+                raise _UnsettledError(f"the record at offset {offset} is damaged, and the writer waits for its disk")
         if bad.fault is Fault.OTHER_VERSION:
             self._log.warning("%s: the record at offset %d is passed over: %s", self.channel, offset, bad.reason)
             return None
@@ -276,8 +284,9 @@ class Subscription:
             batch = reader.read_batch()
         finally:
             reader.close()
-        if batch is not None and batch.start == offset and len(batch.lines[0]) == len(line):
-            line = batch.lines[0]
+        if batch is None or batch.start != offset or len(batch.lines[0]) != len(line):
+            raise _UnsettledError(f"the record at offset {offset} is damaged, and is just being written")
+        line = batch.lines[0]
         return line, (decode_line_raw if raw else decode_line)(line)
 
     # ---- attempts

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from keyop import Messenger
 from keyop.errors import DataDirectoryError, KeyopError, PublishTimeout
 from keyop.writer.process import DRAIN_S, EXIT_CANNOT_START, EXIT_UNDRAINED
-from torturing.faults.catalogue import JOURNAL
+from torturing.faults.catalogue import JOURNAL, SEGMENTS
 from torturing.faults.rules import CHANGES, GROWS, Rule
 from torturing.faults.stage import Stage
 from torturing.workload import TYPE, payload
@@ -146,9 +146,36 @@ def a_first_start_without_room(stage: Stage) -> None:
     stage.finish()
 
 
+def a_reader_where_the_cache_was_dropped(stage: Stage) -> None:
+    """It reads what a failed sync has lost before the writer could write it again: zeros in the middle of a channel."""
+    stage.start_writer()
+    stage.start_crew()
+    stage.crew.progress(_SOME)
+    for name in ("plain", "chain", "end"):
+        stage.crew.kill(name)
+    stage.crew.progress(_SOME)
+    sync = Rule(("sync",), SEGMENTS, "EIO", drop=True)
+    stage.fail(sync)
+    stage.hit()
+    stage.fail(sync, Rule(("write",), SEGMENTS, "EIO"))
+    stage.disk.control.evict()
+    for name in ("plain", "chain", "end"):
+        stage.crew.revive(name)
+    stage.hit(_FEW)  # for a while
+    stage.heal()
+    stage.crew.until_ready("plain", "chain", "end")
+    stage.crew.progress(_FEW)
+    stage.finish()
+
+
 Situation = Callable[[Stage], None]
 
-QUICK: tuple[Situation, ...] = (names_that_a_killed_writer_made, nobody_can_attach, a_first_start_without_room)
+QUICK: tuple[Situation, ...] = (
+    names_that_a_killed_writer_made,
+    nobody_can_attach,
+    a_first_start_without_room,
+    a_reader_where_the_cache_was_dropped,
+)
 SLOW: tuple[Situation, ...] = (
     a_slow_sync,
     told_to_leave_while_the_disk_is_full,
