@@ -17,14 +17,14 @@ from keyop.storage.audit_file import AuditFile
 from keyop.storage.directory import DataDirectory
 from keyop.storage.file_system import FileSystem
 from keyop.storage.journal import Journal
-from keyop.storage.offsets import list_offsets
+from keyop.storage.offsets import OFFSET_SUFFIX, ParsedOffset, list_offsets, read_offset
 from keyop.storage.recovery import Recovered, free_journal, recover
 from keyop.storage.segments import align_offset
 from keyop.writer.audit import Audit
 from keyop.writer.census import Census
 from keyop.writer.channels import Channels
 from keyop.writer.committer import Committer
-from keyop.writer.cursors import Cursors
+from keyop.writer.cursors import Cursors, Key
 from keyop.writer.log import Log
 from keyop.writer.refused import Wait
 from keyop.writer.seen import SeenIds
@@ -137,19 +137,26 @@ def restore_cursors(directory: DataDirectory, recovered: Recovered, cursors: Cur
     """Cursors that frames name, and the offset files of recovered channels, `fed-` ones too: none may stand beyond its
     channel's end, behind another program's lines that were found, or inside a record."""
     for key, cursor in recovered.cursors.items():
-        offset = _standing(directory, recovered, cursors.path(key), key[0], cursor.offset, log)
+        offset = _standing(directory, recovered, key, cursor.offset, log)
         cursors.restore(key, cursor._replace(offset=offset))
     for channel in recovered.ends:
-        for id, parsed in list_offsets(directory.offsets(os.fsdecode(channel))):
+
+        def read(path: Path, channel: bytes = channel) -> ParsedOffset | None:
+            key = (channel, os.fsencode(path.name.removesuffix(OFFSET_SUFFIX)))
+            return None if key in cursors.by_key else read_offset(path)
+
+        for id, parsed in list_offsets(directory.offsets(os.fsdecode(channel)), read):
             key = (channel, os.fsencode(id))
-            if key in cursors.by_key or parsed.damaged:
-                continue
-            offset = _standing(directory, recovered, cursors.path(key), channel, parsed.value, log)
-            if offset != parsed.value:
-                cursors.unfiled.add(cursors.add(key, offset))
+            if not parsed.damaged:
+                offset = _standing(directory, recovered, key, parsed.value, log)
+                if offset != parsed.value:
+                    cursors.unfiled.add(cursors.add(key, offset))
 
 
-def _standing(directory: DataDirectory, recovered: Recovered, file: Path, channel: bytes, offset: int, log: Log) -> int:
+def _standing(directory: DataDirectory, recovered: Recovered, key: Key, offset: int, log: Log) -> int:
+    channel, id = key
+    if offset == recovered.ends.get(channel) and channel not in recovered.conflicts:
+        return offset  # as nearly all are
     capped = recovered.cap(channel, offset)
     why: str | None = "beyond what the journal could bring back"
     if capped == offset:
@@ -159,6 +166,7 @@ def _standing(directory: DataDirectory, recovered: Recovered, file: Path, channe
             if error.errno in disk.WAIT_ERRNOS:
                 raise
     if capped != offset:
+        file = directory.offset_file(os.fsdecode(channel), os.fsdecode(id))
         log.warning("offset_moved", file=file, old=offset, new=capped, why=why)
     return capped
 
