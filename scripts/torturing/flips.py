@@ -22,7 +22,7 @@ from torturing.flipping.live import flip_live
 from torturing.flipping.memory import flip_memory
 from torturing.flipping.processes import flip_before_processes
 
-SAMPLE = ["--flips", "2500", "--large", "6", "--processes", "6", "--memory", "60", "--live", "400"]
+SAMPLE = ["--flips", "1500", "--large", "4", "--processes", "5", "--memory", "40", "--live", "300"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,8 @@
 """How long a writer takes to open after a kill or a power cut, as segments grow in number.
 
-Three shapes. **wide**: as many channels as segments, and the journal holds the last line of each. **deep**: ten
-channels whose segments were checkpointed long ago, the journal speaks of the last ones only. **rolled**: ten channels,
-and the journal holds all of their segments.
+Four shapes. **wide**: as many channels as segments, and the journal holds the last line of each. **read**: the same,
+and each has a subscriber whose step is in the journal, too. **deep**: ten channels whose segments were checkpointed
+long ago, the journal speaks of the last ones only. **rolled**: ten channels, and the journal holds all their segments.
 
 Two states. After a **kill** the lines stand in the segments, but no device has them yet. After a **cut** they stand in
 the journal alone; of new segments there are the names, which are synced before a frame speaks of them.
@@ -26,7 +26,8 @@ from torturing.findings import Report, Violation
 from torturing.shared_memory import sweep_shared_memory
 from torturing.writer_process import DEADLINE_S, WriterProcess
 
-SHAPES = ("wide", "deep", "rolled")
+SHAPES = ("wide", "read", "deep", "rolled")
+_WIDE = ("wide", "read")
 STATES = ("kill", "cut")
 AIM_SEGMENTS = 1000
 _DEEP_CHANNELS = 10
@@ -67,9 +68,10 @@ class Template:
     def __init__(self, place: Path, shape: str, segments: int) -> None:
         self.rest = place / "rest"
         self.killed = place / "killed"
-        channels = segments if shape == "wide" else min(segments, _DEEP_CHANNELS)
-        each = 2 if shape == "wide" else segments // channels
-        self._roll_mb = 100.0 if shape == "wide" else _EACH_LINE_MB
+        channels = segments if shape in _WIDE else min(segments, _DEEP_CHANNELS)
+        each = 2 if shape in _WIDE else segments // channels
+        self._roll_mb = 100.0 if shape in _WIDE else _EACH_LINE_MB
+        self._subscribes = shape == "read"
         names = [f"channel-{number:05d}" for number in range(channels)]
         self._make_journal(self.killed)
         if shape != "rolled":
@@ -88,7 +90,9 @@ class Template:
         with WriterProcess(self.killed, sync_interval_ms=200, compaction_threshold_mb=self._roll_mb, max_files=0) as it:
             it.wait_until_open()
             ours, theirs = _FORK.Pipe()
-            publisher = _FORK.Process(target=_publish_all, args=(self.killed, channels, theirs), daemon=True)
+            publisher = _FORK.Process(
+                target=_publish_all, args=(self.killed, channels, theirs, self._subscribes), daemon=True
+            )
             publisher.start()
             if not ours.poll(DEADLINE_S * 5) or ours.recv() != "committed":
                 raise TimeoutError("the publisher has not finished")
@@ -131,13 +135,17 @@ class Template:
                     file.write(data)
 
 
-def _publish_all(data_dir: Path, channels: Sequence[str], pipe: Connection) -> None:
+def _publish_all(data_dir: Path, channels: Sequence[str], pipe: Connection, subscribes: bool) -> None:
     from keyop import Messenger
 
     messenger = Messenger(data_dir)
+    if subscribes:
+        for channel in channels:
+            messenger.subscribe(channel, "reader", lambda _message: None, start="earliest")
     for number, channel in enumerate(channels):
         messenger.publish(channel, {"n": number, "note": "x" * 80}, payload_type="com.example.Reading")
     messenger.publish(channels[-1] if channels else "empty", {"n": -1}, payload_type="t", sync=True)
+    messenger.drain()
     pipe.send("committed")
     pipe.recv()
     messenger.close()
