@@ -410,10 +410,11 @@ def test_names_of_segments_come_to_the_device_in_turn(store: Store, monkeypatch:
     store.open()
 
 
-def test_a_foreign_line_glued_to_our_torn_one_is_a_line_of_theirs(store: Store) -> None:
+@pytest.mark.parametrize("torn_bytes", [1, 2, 4, 5, 40])
+def test_a_foreign_line_glued_to_our_torn_one_is_a_line_of_theirs(store: Store, torn_bytes: int) -> None:
     """Go up to 1.12 appends to a torn line; its reader of ours finds the envelope at the end of it."""
     store.commit([A])
-    glued = B[:40] + envelope(7, origin="go")
+    glued = B[:torn_bytes] + envelope(7, origin="go")
     with store.path().open("ab") as file:
         file.write(glued)
     store.commit([B, C], apply=False)
