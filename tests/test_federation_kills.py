@@ -74,7 +74,7 @@ def handled(inbox: Inbox, count: int) -> list[Any]:
     return [inbox.next().id for _ in range(count)]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_kills_of_everybody(net: Net, stack: ExitStack, seed: int) -> None:
     chance = random.Random(seed)
     hub = net.host("hub1").is_hub("host2")
