@@ -114,7 +114,8 @@ class Channel:
         self.directory = found
         segments = segments_of(found)
         if self._world.rules.torn_line_cut:
-            cut_torn_end(segments)
+            for file in cut_torn_end(segments):
+                file.sync()  # else old bytes and new ones might make a line that nobody wrote
         if self._world.rules.empty_segments_dropped and drop_segments_ahead(found, segments, furthest):
             found.sync()
         made = not segments
@@ -202,14 +203,17 @@ class Channel:
             raise ForeignWriteError(f"{self.name}/{start}: it ends at {start + len(file)} instead of {end}")
 
 
-def cut_torn_end(segments: list[tuple[int, File]]) -> None:
-    """Cut what follows the channel's last newline, also where empty segments follow it."""
+def cut_torn_end(segments: list[tuple[int, File]]) -> list[File]:
+    """Cut what follows the channel's last newline, also where empty segments follow it; what was cut."""
+    cut = []
     for _start, file in reversed(segments):
         whole = behind_newline(file.cells, len(file))
         if whole < len(file):
             file.cut(whole)
+            cut.append(file)
         if whole:
             break
+    return cut
 
 
 def drop_segments_ahead(

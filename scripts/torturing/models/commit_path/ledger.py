@@ -130,8 +130,6 @@ class Ledger:
         self.power_was_cut = True
         self.counts["power cuts"] += 1
         self.may_repeat.update(self.handled)
-        if self.conflicts:
-            self.may_repeat.update(self.dead)  # whose cursor may have moved back meanwhile
         self._died_at.clear()
         self._under_way = None
 
@@ -172,7 +170,9 @@ class Ledger:
             self.fail("attempts", f"{key}: a process died in attempt {attempts} at {line}, and this is {attempt}")
         if key[1] != "plain":
             return
-        if (line in self.handled or line in self.dead) and line not in self.may_repeat:
+        # Where a cursor has moved back, it may have been for a line whose letter was under way.
+        done = line in self.handled or (line in self.dead and not self.conflicts)
+        if done and line not in self.may_repeat:
             self.fail("repeated", f"{key} has handled {line} and gets it again")
         self._under_way = line
 
@@ -203,6 +203,11 @@ class Ledger:
         """Later than everything before."""
         self._now += 1
         return self._now
+
+    def note_passed_over(self) -> None:
+        """A writer that starts has not taken up a slot that is being left. If it came just before what says so was put
+        into the ring, and another process comes before that, the slot's last word is lost."""
+        self.may_repeat.update(self.handled)
 
     def note_command(self) -> int:
         """The plain subscriber's cursor may be set back or forgotten from now on."""

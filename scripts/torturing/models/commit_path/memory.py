@@ -20,12 +20,14 @@ class SlotCursor(NamedTuple):
 class Slot:
     """A subscription's place in a port. The process writes it."""
 
-    __slots__ = ("cursor", "exactly_once", "granted", "key")
+    __slots__ = ("cursor", "exactly_once", "granted", "is_leaving", "key")
 
     def __init__(self, key: Key, exactly_once: bool) -> None:
         self.key = key
         self.exactly_once = exactly_once
         self.granted = False
+        # Its process is about to give it up, or has done so and does not know yet.
+        self.is_leaving = False
         self.cursor: SlotCursor | None = None
 
 

@@ -108,7 +108,7 @@ class Rules:
     planned_segments_dropped: bool = _rule(
         "Empty segments that were made behind them are removed, as they would lie across what follows.",
         seen_in="strict together",
-        runs=850,
+        runs=1050,
     )
     conflict_moves_cursors_back: bool = _rule(
         "Cursors beyond another program's lines move back to them.",
@@ -124,7 +124,7 @@ class Rules:
         "No offset stays beyond the end of its channel: recovery looks, and who opens a channel.",
         seen_in="periodic restless",
         aims=(("offsets.filed", "power"),),
-        runs=900,
+        runs=950,
     )
     most_moves_win: bool = _rule(
         "Of two places of a cursor the one with more moves counts, not the one further on.",
@@ -132,7 +132,7 @@ class Rules:
         runs=100,
     )
     slots_adopted: bool = _rule(
-        "A writer that starts takes up the slots that outlived the last one.", seen_in="strict cursors"
+        "A writer that starts takes up the slots that outlived the last one.", seen_in="strict cursors", runs=100
     )
 
     # ---- the writer
@@ -172,19 +172,19 @@ class Rules:
         "A writer that starts asks the living for what they hold before the dead, and the dead only for last words.",
         seen_in="strict exactly-once",
         aims=(("answers are written", "kill"), ("settled", "kill")),
-        runs=400,
+        runs=2500,
     )
-    vacated_slot_holds_nothing: bool = _rule(
-        "Who holds a subscription is asked of his slot: it may have been given up when the last writer died.",
+    left_slot_holds_nothing: bool = _rule(
+        "A slot says that its process gives it up: with an empty ring, a writer that starts does not take it up.",
         seen_in="strict departing",
         aims=(("answers are written", "kill"), ("settled", "kill")),
-        runs=650,
+        runs=1150,
     )
     forget_in_frame: bool = _rule(
         "An id is forgotten through a frame, so that an older one does not bring it back.",
         seen_in="strict cursors",
         aims=(("settled", "kill"),),
-        runs=200,
+        runs=300,
     )
 
     # ---- checkpoints and removal
@@ -209,10 +209,10 @@ class Rules:
         "A segment is removed once the offsets that have passed it are on the device.",
         seen_in="strict compaction",
         aims=(("segment.removed", "power"), ("removal.synced", "power")),
-        runs=1900,
+        runs=3750,
     )
     removal_looks_again: bool = _rule(
-        "Before a segment is removed the offsets are looked at once more.", seen_in="strict compaction", runs=700
+        "Before a segment is removed the offsets are looked at once more.", seen_in="strict compaction", runs=1250
     )
     active_segment_stays: bool = _rule(
         "The last segment of a channel is never removed.", seen_in="strict compaction", runs=300
@@ -233,7 +233,7 @@ class Rules:
         "Frames hold the attempts begun beside each cursor.", seen_in="strict cursors", runs=400
     )
     attempts_filed: bool = _rule(
-        "Attempts are noted in a file when the journal that holds them is freed.", seen_in="strict cursors", runs=300
+        "Attempts are noted in a file when the journal that holds them is freed.", seen_in="strict cursors", runs=350
     )
 
     def without(self, name: str) -> Rules:

@@ -8,7 +8,7 @@ from torturing.models.commit_path.channel import align, next_line
 from torturing.models.commit_path.entries import Close, Key, Move, Open, Transaction
 from torturing.models.commit_path.line import Found, Line
 from torturing.models.commit_path.memory import Slot, SlotCursor
-from torturing.models.commit_path.subscriptions import BUSY, GRANTED, NOT_HELD
+from torturing.models.commit_path.subscriptions import BUSY, GRANTED
 
 if TYPE_CHECKING:
     from torturing.models.commit_path.world import World
@@ -144,17 +144,17 @@ class PlainSubscriber(Subscriber):
             self._hear_closed(*self._closing)
         elif self._letter is not None:
             self._hear_letter(*self._letter)
+        elif self.port.slot is not None and self.port.slot.is_leaving:
+            if self.port.has_room:
+                self._close()
         elif (found := self.next_line()) is not None:
             self._handle(found)
         else:
             if self._unsaved:
                 self._save()
-            if (
-                not self._world.calm
-                and self._world.chance.random() < self._world.crowd.departures
-                and self.port.has_room
-            ):
-                self._close()
+            if not self._world.calm and self._world.chance.random() < self._world.crowd.departures:
+                assert self.port.slot is not None
+                self.port.slot.is_leaving = True
 
     def _handle(self, found: Found) -> None:
         world = self._world
@@ -192,20 +192,11 @@ class PlainSubscriber(Subscriber):
         answer = self.port.answer(position)
         self._letter = None
         if answer is not None:
-            self._try_letter_again(answer.code, found)
-            return
+            self._world.ledger.fail("refused", f"{self.name}: its dead letter is refused: {answer.code}")
         assert found.line is not None
         self._world.ledger.note_dead(found.line)
         self.offset = found.behind
         self._save()
-
-    def _try_letter_again(self, code: str, found: Found) -> None:
-        """A writer that has just started may take its predecessor for the holder, until that one's slot says no."""
-        self._refusals += 1
-        if self._refusals > _REFUSALS or code != NOT_HELD or not self.port.has_room:
-            self._world.ledger.fail("refused", f"{self.name}: its dead letter is refused: {code}")
-        else:
-            self._give_up(found)
 
     def _close(self) -> None:
         forget = self._world.chance.random() < 0.4

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torturing.models.commit_path.channel import Channel, align
 from torturing.models.commit_path.cursors import Cursor, Cursors
-from torturing.models.commit_path.entries import Close, Move, Open, Set
+from torturing.models.commit_path.entries import Close, Key, Move, Open, Set
 from torturing.models.commit_path.memory import Port, Slot
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Subscriptions:
         if cursor is None:
             self._cursors.load(item.key)
             return
-        holder = self._holder(cursor)
+        holder = cursor.holder
         if holder is None or holder is port:
             return
         if holder.alive:
@@ -53,8 +53,9 @@ class Subscriptions:
 
     def check_move(self, port: Port, item: Move) -> None:
         """Refused where the port does not hold the cursor, or the old value is not the current one."""
+        self._take_up_passed_over(port, item.key)
         cursor = self._cursors.by_key.get(item.key)
-        if cursor is None or self._holder(cursor) is not port:
+        if cursor is None or cursor.holder is not port:
             raise RefusedError(NOT_HELD)
         if cursor.exactly_once and cursor.planned != item.old and self._world.rules.stale_moves_refused:
             raise RefusedError(STALE, cursor.planned)
@@ -62,7 +63,7 @@ class Subscriptions:
     def check_unheld(self, port: Port, command: Set | Close) -> None:
         """Refused while another living process holds the id."""
         cursor = self._cursors.by_key.get(command.key)
-        holder = self._holder(cursor) if cursor is not None else None
+        holder = cursor.holder if cursor is not None else None
         if holder is None or (holder is port and type(command) is Close):
             return
         if holder.alive:
@@ -96,6 +97,7 @@ class Subscriptions:
 
     def close(self, port: Port, item: Close) -> Cursor | None:
         """A process gives a subscription back: its slot's last word counts."""
+        self._take_up_passed_over(port, item.key)
         cursor = self._cursors.by_key.get(item.key)
         if cursor is None or cursor.holder is not port:
             return None
@@ -136,7 +138,7 @@ class Subscriptions:
         dead = [port for port in ports if not port.alive] if rules.living_before_dead else []
         living = [port for port in ports if port not in dead]
         for port in dead:
-            if port.slot is not None and port.slot.granted:
+            if port.slot is not None and port.slot.granted and not self._has_left(port):
                 self._hear(port.slot)
         for granted in (True, False):
             for port in living:
@@ -144,23 +146,25 @@ class Subscriptions:
         for port in dead:
             self._adopt(port, granted=True)
 
-    def look_at_slots(self) -> None:
-        """Twice a second: whether those who hold cursors still do."""
-        for cursor in list(self._cursors.by_key.values()):
-            self._holder(cursor)
+    def _take_up_passed_over(self, port: Port, key: Key) -> None:
+        """At the start another slot was taken for the holder's, or this one was being left."""
+        cursor = self._cursors.by_key.get(key)
+        if cursor is None or cursor.holder is None:
+            self._adopt(port, granted=True)
 
-    def _holder(self, cursor: Cursor) -> Port | None:
-        """Who holds a cursor. A slot that was taken up at a start may have been given up before: then somebody else."""
-        holder = cursor.holder
-        if holder is not None and holder.slot is not cursor.slot and self._world.rules.vacated_slot_holds_nothing:
-            cursor.holder = cursor.slot = None
-            for port in self._world.writer.ports:
-                self._adopt(port, granted=True)
-        return cursor.holder
+    def _has_left(self, port: Port) -> bool:
+        """Whether it is committed that a slot is given up, or still to come, with the slot's last word."""
+        slot = port.slot
+        assert slot is not None
+        rules = self._world.rules
+        has_left = slot.is_leaving and port.committed == port.head and rules.left_slot_holds_nothing
+        if has_left:
+            self._world.ledger.note_passed_over()
+        return has_left
 
     def _adopt(self, port: Port, *, granted: bool) -> None:
         slot = port.slot
-        if slot is None or not (slot.granted or not (granted or not port.alive)):
+        if slot is None or not (slot.granted or not (granted or not port.alive)) or self._has_left(port):
             return
         cursor = self._hear(slot)
         if cursor is not None:

@@ -90,7 +90,6 @@ class Writer:
         self.look_around()
         this = Round(world, self)
         if tick:
-            self.subscriptions.look_at_slots()
             self._moved += self.cursors.moved()
             self._finish_checkpoints()
         self._bury(this)
@@ -267,4 +266,5 @@ class Writer:
                 break
             self._world.crowd.leavers_act()
         self.checkpoint()
+        self._world.crowd.leavers_act()
         self.is_open = False
