@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from child import eventually
+from child import eventually, freeze, writer_pid
 from federation import Host, Net, net_at, to_hub
 from raw_peer import Gone, Wire, acknowledged, batch, connect, greet
 
@@ -420,6 +421,27 @@ def test_a_stop_finishes_what_is_under_way(door: Door) -> None:
         assert wire.closed() == (1001, "going away")
     assert door.host.hub.stop() == 0
     assert door.host.offset("down", "fed-peer") == len(door.host.lines("down")[0]) + 1
+
+
+def test_a_stop_while_the_writer_stands_still(door: Door) -> None:
+    """It does not wait for ever, and no position is lost: the writer takes it from the port when it goes on."""
+    door.host.hub.stop()
+    door.host.configure(federation={"drain_timeout_ms": 500})
+    door.host.start_hub()
+    with door.greet("down") as wire:
+        door.host.publish("down", 1)
+        wire.receive()
+        writer = writer_pid(door.host.path)
+        assert writer is not None
+        freeze(writer)
+        try:
+            wire.send('{"last_id":""}')
+            wire.send(batch(line()))
+            door.host.hub.process.terminate()
+            assert door.host.hub.stop() == 0
+        finally:
+            os.kill(writer, signal.SIGCONT)
+    eventually(lambda: door.host.offset("down", "fed-peer") == len(door.host.lines("down")[0]) + 1)
 
 
 def test_a_stop_while_peers_connect(net: Net, door: Door) -> None:

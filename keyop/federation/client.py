@@ -73,7 +73,7 @@ class HubLink:
         self._host.standings.remove(self.standing)
         for channel in self.reference.publish:
             self._host.news.leave(channel)
-        await self.outbound.close(time.monotonic() + CLOSE_TIMEOUT_S)
+        await self.outbound.close(self._host.deadline())
 
     async def run(self) -> None:
         """Connect, again and again, until cancelled or the host leaves."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Iterable
 from typing import Self
 
@@ -31,6 +32,8 @@ from keyop.ipc import layout, lease
 
 CLOSE_TIMEOUT_S = 10.0
 _LOOK_S = 0.5
+# Behind the time for the batches under way: for positions, and for what the ring holds.
+_LEAVE_S = 2.0
 
 
 class Host:
@@ -56,6 +59,7 @@ class Host:
         self._connections: set[Connection] = set()
         self._one_ended = asyncio.Event()
         self._namesakes: set[str] = set()
+        self._leave_by_s = float("inf")
         self.is_leaving = False
         """Whether it stops: no new connections."""
         # Answers that nobody waits for any more would fill the table.
@@ -150,9 +154,14 @@ class Host:
 
     # ---- the end
 
+    def deadline(self) -> float:
+        """By when to give up positions: while it leaves, soon, in case the writer stands still."""
+        return min(time.monotonic() + CLOSE_TIMEOUT_S, self._leave_by_s)
+
     async def drain(self) -> None:
         """Finish the batches under way, and close every connection with 1001."""
         self.is_leaving = True
+        self._leave_by_s = time.monotonic() + self.limits.drain_timeout_s + _LEAVE_S
         for connection in list(self._connections):
             connection.drain()
         try:
@@ -169,7 +178,7 @@ class Host:
         self.news.close()
         self.audit.flush()
         await asyncio.to_thread(self.known.close)
-        await asyncio.to_thread(self.attachment.close, CLOSE_TIMEOUT_S)
+        await asyncio.to_thread(self.attachment.close, max(_LEAVE_S, self.deadline() - time.monotonic()))
         self.acknowledgements.close()
         self._lease.release()
 

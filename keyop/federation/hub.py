@@ -241,7 +241,7 @@ class Hub:
             return
         for channel in outbound.feeds:
             self._host.news.leave(channel)
-        await outbound.close(time.monotonic() + CLOSE_TIMEOUT_S)
+        await outbound.close(self._host.deadline())
         outbound.touch()  # how long ago it left is told by its offset files
         if known is not None:
             known.ephemeral.discard(peer)
