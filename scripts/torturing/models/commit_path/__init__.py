@@ -19,9 +19,11 @@ from torturing.models.commit_path.world import World
 
 __all__ = ["SAMPLE", "Control", "add_arguments", "control", "play", "run", "trace"]
 
-SAMPLE = ["--runs", "40"]
+SAMPLE = ["--runs", "25", "--brief"]
 
 _RUNS = 200
+# One of so many is compared with keyop as well: that writes files.
+_COMPARED = 20
 # So many bad runs show well enough what a rule is there for.
 _ENOUGH = 10
 
@@ -31,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=_RUNS, metavar="N", help=f"of each mode and each rule; {_RUNS}")
     parser.add_argument("--mode", choices=sorted(MODES), metavar="MODE", help="this one alone: 'strict plain', …")
     parser.add_argument("--without", choices=sorted(ALL), metavar="RULE", help="only what happens without this rule")
-    parser.add_argument("--conform", action="store_true", help="compare each recovery of the model with one of keyop")
+    parser.add_argument(
+        "--conform", action="store_true", help="only compare recoveries with those of keyop, in all runs"
+    )
+    parser.add_argument("--brief", action="store_true", help="say what was broken, and nothing of the rest")
     parser.add_argument(
         "--trace", type=int, metavar="SEED", help="tell that run step by step, with --mode or --without"
     )
@@ -94,46 +99,52 @@ def run(arguments: argparse.Namespace) -> Report:
     if arguments.trace is not None:
         report.notes += _told(arguments)
         return report.finish()
-    if arguments.conform:
-        return _conform(arguments, report)
     modes = [MODES[arguments.mode]] if arguments.mode else list(MODES.values())
     rules = [arguments.without] if arguments.without else list(ALL)
     seeds = range(arguments.seed, arguments.seed + arguments.runs)
+    if arguments.conform:
+        _compare(modes, seeds, arguments, report)
+        return report.finish()
     progress = Progress(report.attack, len(modes) + len(rules))
     for mode in () if arguments.without else modes:
         _play_mode(mode, seeds, report, arguments.keep)
         progress.at(len(report.notes), mode.name)
     for name in () if arguments.mode else rules:
-        # Where a window is met in one of a hundred runs, a short look says nothing.
-        runs = max(len(seeds), Control(name).runs_needed) if len(seeds) >= _RUNS else len(seeds)
-        found = control(name, range(seeds.start, seeds.start + runs), _ENOUGH)
-        report.runs += found.runs
-        report.notes.append(str(found))
-        if found.bad:
-            report.counts["rules needed"] += 1
-        elif found.runs >= found.runs_needed:
-            report.add([Violation("control", f"without {name} nothing went wrong in {found.runs} runs")], seeds.start)
+        _play_without(name, seeds, report)
         progress.at(len(report.notes), f"without {name}")
+    if not arguments.without:
+        _compare(modes, seeds[: max(1, len(seeds) // _COMPARED)], arguments, report)
+    if arguments.brief:
+        report.notes.clear()
     return report.finish()
 
 
-def _conform(arguments: argparse.Namespace, report: Report) -> Report:
+def _play_without(name: str, seeds: range, report: Report) -> None:
+    # Where a window is met in one of a hundred runs, a short look says nothing.
+    runs = max(len(seeds), Control(name).runs_needed) if len(seeds) >= _RUNS else len(seeds)
+    found = control(name, range(seeds.start, seeds.start + runs), _ENOUGH)
+    report.runs += found.runs
+    report.notes.append(str(found))
+    if found.bad:
+        report.counts["rules needed"] += 1
+    elif found.runs >= found.runs_needed:
+        report.add([Violation("control", f"without {name} nothing went wrong in {found.runs} runs")], seeds.start)
+
+
+def _compare(modes: list[Mode], seeds: range, arguments: argparse.Namespace, report: Report) -> None:
     """From the same crash states keyop recovers what the model recovers."""
     from torturing.models.commit_path.conformance import Conformance
 
-    modes = [MODES[arguments.mode]] if arguments.mode else list(MODES.values())
-    progress = Progress(report.attack, len(modes) * arguments.runs)
-    for mode in modes:
-        for seed in range(arguments.seed, arguments.seed + arguments.runs):
-            with tempfile.TemporaryDirectory(prefix="conform-", dir=arguments.dir) as place:
-                made = Conformance(seed, mode, Path(place))
-            report.runs += 1
-            report.counts["recoveries compared"] += made.compared
-            if made.differences:
-                text = f"{mode.name}: {made.differences[0]}"
-                report.add([Violation("unlike", text)], seed, _keep(arguments.keep, mode, seed))
-            progress.at(report.runs, mode.name)
-    return report.finish()
+    progress = Progress(f"{report.attack}, compared with keyop", len(modes) * len(seeds))
+    for number, (mode, seed) in enumerate((mode, seed) for mode in modes for seed in seeds):
+        with tempfile.TemporaryDirectory(prefix="compare-", dir=arguments.dir) as place:
+            made = Conformance(seed, mode, Path(place))
+        report.runs += 1
+        report.counts["recoveries compared"] += made.compared
+        if made.differences:
+            text = f"{mode.name}: {made.differences[0]}"
+            report.add([Violation("unlike", text)], seed, _keep(arguments.keep, mode, seed))
+        progress.at(number + 1, mode.name)
 
 
 def _play_mode(mode: Mode, seeds: range, report: Report, kept: Path | None) -> None:

@@ -204,11 +204,6 @@ class Ledger:
         self._now += 1
         return self._now
 
-    def note_passed_over(self) -> None:
-        """A writer that starts has not taken up a slot that is being left. If it came just before what says so was put
-        into the ring, and another process comes before that, the slot's last word is lost."""
-        self.may_repeat.update(self.handled)
-
     def note_command(self) -> int:
         """The plain subscriber's cursor may be set back or forgotten from now on."""
         self.may_repeat.update(self.handled, self.dead)

@@ -178,7 +178,7 @@ class Rules:
         "A slot says that its process gives it up: with an empty ring, a writer that starts does not take it up.",
         seen_in="strict departing",
         aims=(("answers are written", "kill"), ("settled", "kill")),
-        runs=1150,
+        runs=2000,
     )
     forget_in_frame: bool = _rule(
         "An id is forgotten through a frame, so that an older one does not bring it back.",

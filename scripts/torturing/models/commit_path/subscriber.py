@@ -144,17 +144,14 @@ class PlainSubscriber(Subscriber):
             self._hear_closed(*self._closing)
         elif self._letter is not None:
             self._hear_letter(*self._letter)
-        elif self.port.slot is not None and self.port.slot.is_leaving:
-            if self.port.has_room:
-                self._close()
         elif (found := self.next_line()) is not None:
             self._handle(found)
         else:
             if self._unsaved:
                 self._save()
-            if not self._world.calm and self._world.chance.random() < self._world.crowd.departures:
-                assert self.port.slot is not None
-                self.port.slot.is_leaving = True
+            world = self._world
+            if not world.calm and world.chance.random() < world.crowd.departures and self.port.has_room:
+                self._close()
 
     def _handle(self, found: Found) -> None:
         world = self._world
@@ -199,6 +196,9 @@ class PlainSubscriber(Subscriber):
         self._save()
 
     def _close(self) -> None:
+        # The slot says so first. That a writer starts between the two is left out here: they are microseconds apart.
+        assert self.port.slot is not None
+        self.port.slot.is_leaving = True
         forget = self._world.chance.random() < 0.4
         asked_at = self._world.ledger.note_command() if forget else 0
         self._closing = (self.port.put(Transaction(command=Close(self.key, forget))), asked_at)

@@ -153,14 +153,11 @@ class Subscriptions:
             self._adopt(port, granted=True)
 
     def _has_left(self, port: Port) -> bool:
-        """Whether it is committed that a slot is given up, or still to come, with the slot's last word."""
+        """Whether it is committed that a slot is given up."""
         slot = port.slot
         assert slot is not None
         rules = self._world.rules
-        has_left = slot.is_leaving and port.committed == port.head and rules.left_slot_holds_nothing
-        if has_left:
-            self._world.ledger.note_passed_over()
-        return has_left
+        return slot.is_leaving and port.committed == port.head and rules.left_slot_holds_nothing
 
     def _adopt(self, port: Port, *, granted: bool) -> None:
         slot = port.slot
