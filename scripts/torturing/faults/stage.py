@@ -98,6 +98,7 @@ class Stage:
         for name in ("plain", "chain", "end", *self.crew.publishers):
             self.crew.revive(name)
         if wait:
+            self.crew.until_ready("plain", "chain", "end")
             self.crew.progress(3)
 
     def fail(self, *rules: Rule) -> None:
