@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torturing.models.commit_path.channel import ROLL_CELLS, segments_of
+from torturing.models.commit_path.cursors import list_offsets
 from torturing.models.commit_path.disk import File
 from torturing.models.commit_path.line import Line, behind_newline
 from torturing.models.commit_path.subscriber import INPUT
@@ -17,7 +18,8 @@ def append(world: World, *, may_roll: bool) -> None:
     """Append whole lines to the last segment, and sync them. A torn line is cut first, or (older releases) is not.
 
     Left out is what makes offsets ambiguous, or readers see a gap that is none: a second write where segments overlap
-    already, and one into a segment that the writer has just made and not come to yet.
+    already, one into a segment that the writer has just made and not come to yet, and one that a subscriber's offset
+    lies beyond, because the power has taken what it had handled.
     """
     directory = world.disk.channels.directory(INPUT)
     segments = segments_of(directory)
@@ -27,6 +29,8 @@ def append(world: World, *, may_roll: bool) -> None:
     if before > segments[-1][0] or (before < segments[-1][0] and any(port.slot for port in world.ports)):
         return
     start, file = segments[-1]
+    if max(list_offsets(world, INPUT).values(), default=0) > start + len(file):
+        return
     chance = world.chance
     whole = behind_newline(file.cells, len(file))
     if whole < len(file) and (None in file.cells[whole:] or chance.random() < 0.5):
