@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from federation import Host, Net, net_at, to_hub
 from raw_peer import Gone, Wire, acknowledged, batch, connect, greet
 
 from keyop.configuration.settings import TlsSettings
+from keyop.federation.hub import Hub
 from keyop.federation.wire import client_hello
 from keyop.messages.ids import new_id
 
@@ -461,20 +464,30 @@ def test_a_stop_while_peers_connect(net: Net, door: Door) -> None:
 
 def test_peers_that_do_not_come_back_are_forgotten(net: Net, door: Door) -> None:
     """By the time of their leaving; a peer that is connected is never forgotten, however long it was silent."""
-    other = net.pki.instance("other")
+    other, third = net.pki.instance("other"), net.pki.instance("third")
     door.host.hub.stop()
-    door.host.is_hub("peer", "other", fed_client_offset_ttl="1h")
+    door.host.is_hub("peer", "other", "third")
     door.host.start_hub()
-    with door.greet("down"), greet(door.host.address, other, "down"):
-        pass
-    eventually(lambda: len(door.host.audit("peer_disconnected")) == 2)
-    offsets = door.host.path / "subscribers" / "down"
+    for wire in (door.greet("down"), greet(door.host.address, other, "down"), greet(door.host.address, third, "down")):
+        wire.drop()
+    eventually(lambda: len(door.host.audit("peer_disconnected")) == 3)
     door.host.hub.stop()
-    for name, age_s in (("peer", 3500), ("other", 3700)):
+    offsets = door.host.path / "subscribers" / "down"
+    for name, age_s in (("peer", 3_500), ("other", 3_700), ("third", 3_700)):
         path = offsets / f"fed-{name}.offset"
         os.utime(path, (path.stat().st_mtime - age_s,) * 2)
-    door.host.start_hub().wait_for("the peer has been away for too long")
-    assert [path.name for path in offsets.iterdir()] == ["fed-peer.offset"]
+
+    async def play() -> list[tuple[str, str]]:
+        hub = Hub(door.host.config.to_settings())
+        await hub.start()
+        wire = await asyncio.to_thread(greet, door.host.address, third, "down")
+        swept = await hub.sweep.forget(time.time() - 3_600)
+        wire.drop()
+        await hub.close()
+        return swept
+
+    assert asyncio.run(play()) == [("down", "fed-other")]
+    assert sorted(path.name for path in offsets.iterdir()) == ["fed-peer.offset", "fed-third.offset"]
 
 
 def test_a_client_of_ours_is_served_beside_all_that(net: Net, door: Door) -> None:
