@@ -146,6 +146,30 @@ def test_who_is_not_read_from_is_stopped_and_pings_are_answered_until_then(pki: 
     play(pki, scene)
 
 
+def test_pings_of_somebody_who_does_not_read_take_no_memory(pki: Pki) -> None:
+    async def scene(ends: Ends) -> None:
+        ends.client._transport.pause_reading()
+        sent = 0
+        while ends.hub._writable.is_set():  # its answers fill the buffers of the kernel first
+            ends.client._protocol.send_ping(b"x" * 125)
+            ends.client._flush()
+            sent += 1
+            if sent % 100 == 0:
+                await ends.client._writable.wait()
+                await asyncio.sleep(0)
+        for number in range(20_000):
+            ends.client._protocol.send_ping(b"x" * 125)
+            ends.client._flush()
+            if number % 100 == 0:
+                await ends.client._writable.wait()
+                await asyncio.sleep(0)
+        assert ends.hub._transport.get_write_buffer_size() < 1 << 18
+        await ends.client.send("and then something else")
+        assert await ends.hub.receive() == "and then something else"
+
+    play(pki, scene)
+
+
 def test_a_close_has_a_code_and_a_reason(pki: Pki) -> None:
     async def scene(ends: Ends) -> None:
         await ends.hub.send("last words")

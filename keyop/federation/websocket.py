@@ -242,7 +242,11 @@ class WebSocket(asyncio.Protocol):
                 self._take(event)
             else:
                 self._opening = event
-        self._flush()
+        if self._writable.is_set() or self._protocol.state is not State.OPEN:
+            self._flush()
+        else:
+            # Answers to pings, of somebody who does not read: they would pile up.
+            self._protocol.data_to_send()
         self._changed.set()
         if not self.is_deaf and not self._has_room() and not self._transport.is_closing():
             self.is_deaf = True
