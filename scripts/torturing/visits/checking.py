@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,11 +51,15 @@ class _Checker:
         contents = self._channels.get("out")
         return [record.payload["of"] for record in contents.records] if contents is not None else []
 
-    def _say(self, kind: str, text: str, items: object = ()) -> None:
-        named = sorted(str(item) for item in items)  # type: ignore[attr-defined]
-        if named or not items:
-            more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-            self.violations.append(Violation(kind, f"{text}: {', '.join(named[:_NAMED])}{more}", count=len(named) or 1))
+    def _say(self, kind: str, text: str, items: Iterable[object] = ()) -> None:
+        named = sorted(str(item) for item in items)
+        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        whole = text + ": " * bool(named) + ", ".join(named[:_NAMED]) + more
+        self.violations.append(Violation(kind, whole, count=len(named) or 1))
+
+    def _say_if(self, kind: str, text: str, items: Sequence[object]) -> None:
+        if items:
+            self._say(kind, text, items)
 
     # ---- messages
 
@@ -73,10 +78,6 @@ class _Checker:
         there = {(channel, message.key) for channel, found in self._messages.items() for message in found}
         gone = [f"{channel} {key}" for channel, key in wanted - there if key not in self._removed]
         self._say_if("lost", "messages that were acknowledged, or written by the other program", gone)
-
-    def _say_if(self, kind: str, text: str, items: list[object] | list[Key] | list[str]) -> None:
-        if items:
-            self._say(kind, text, items)
 
     def _order(self, channel: str, found: list[Found]) -> None:
         last: dict[tuple[str, int], int] = defaultdict(lambda: -1)
