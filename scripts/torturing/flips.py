@@ -17,7 +17,8 @@ from pathlib import Path
 
 from torturing.findings import Report
 from torturing.flipping.directories import Room
-from torturing.flipping.files import FLAWS, flip_files
+from torturing.flipping.files import flip_files
+from torturing.flipping.flaws import FLAWS
 from torturing.flipping.live import flip_live
 from torturing.flipping.memory import flip_memory
 from torturing.flipping.processes import flip_before_processes

@@ -53,7 +53,7 @@ _SMALL = [
     Subscriber("out", "end"),
 ]
 _MEMORY = [Subscriber("in", "ears"), Subscriber("in", "echo", exactly_once=True)]
-OPTIONS = {"journal_mb": 0.0625, "compaction_threshold_mb": 0.002, "max_files": 0}
+OPTIONS: dict[str, Any] = {"journal_mb": 0.0625, "compaction_threshold_mb": 0.002, "max_files": 0}
 
 
 class Room:

@@ -237,7 +237,8 @@ def _be_writer(data_dir: Path, fd: int) -> int:
     try:
         attached.POISON_AFTER_S = _POISON_AFTER_S
         committer._DRAIN_WAIT_S = 0.002
-        disk.sync_data = disk.sync_path = lambda _of: None  # the power stays on
+        for name in ("sync_data", "sync_path"):
+            setattr(disk, name, lambda _of: None)  # the power stays on
         options = WriterOptions(str(data_dir))
         options.journal_mb = 0.0625
         return process.run(options, on_demand=True, log=Log(sink=sink), once=True)

@@ -133,7 +133,7 @@ def watched_disk() -> Iterator[Changes]:
         return open_file(path, flags, mode)
 
     open_file = disk.open_file
-    replaced = {
+    replaced: dict[Any, dict[str, Any]] = {
         disk: {
             "write_at": noting_fd(disk.write_at),
             "truncate": noting_fd(disk.truncate),

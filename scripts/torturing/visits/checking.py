@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keyop.inspection.verification import verify
 from keyop.messages.envelope import BadLine, decode_line
@@ -47,7 +47,7 @@ class _Checker:
         self._removed = {_key(line) for line in story.removed}
         self._outputs = Counter(Key(*out) for out in self._passed_on())
 
-    def _passed_on(self) -> list[list[object]]:
+    def _passed_on(self) -> list[list[Any]]:
         contents = self._channels.get("out")
         return [record.payload["of"] for record in contents.records] if contents is not None else []
 

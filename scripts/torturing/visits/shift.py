@@ -25,7 +25,7 @@ CHANNELS = ("orders", "other")
 SUBSCRIPTIONS = {"plain": "orders", "chain": "orders", "watcher": "other"}
 """Subscriber's id → channel. ``chain`` passes each message on to ``out``, exactly once."""
 
-OPTIONS = {"journal_mb": 0.0625, "compaction_threshold_mb": 0.002, "max_files": 0}
+OPTIONS: dict[str, Any] = {"journal_mb": 0.0625, "compaction_threshold_mb": 0.002, "max_files": 0}
 _TYPE = "com.example.order.v1"
 _DRAIN_S = 30.0
 
@@ -97,7 +97,8 @@ def work(
                     raise RuntimeError(f"the writer ended with {code}: {writer.records[-20:]}")
             else:
                 until(lambda: len(ledger.acknowledged()) >= told, f"{told} messages are acknowledged")
-                for each in chance.sample([writer, handlers, publisher], 3):
+                victims: list[WriterProcess | Child] = [writer, handlers, publisher]
+                for each in chance.sample(victims, len(victims)):
                     each.kill()
     crash = [str(record["line"]) for record in writer.records if record["event"] in ("crash", "traceback")]
     if crash and not (meanwhile is not None and "ForeignWrite" in crash[-1]):
