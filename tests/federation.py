@@ -404,6 +404,20 @@ class Proxy:
         self._listening.close()
 
 
+class Pair:
+    """A hub, a proxy, and a client that gets ``down`` and sends ``up``."""
+
+    def __init__(self, net: Net) -> None:
+        self.hub = net.host("hub1").is_hub("host2")
+        self.client = net.host("host2")
+        self.proxy: Proxy = net.proxy(self.hub)
+        self.client.is_client(to_hub(self.proxy.address, subscribe=("down",), publish=("up",)))
+
+    def start(self) -> None:
+        self.hub.start_hub(wait=False)
+        self.client.start_client().wait_for("connected to hub1")
+
+
 def _reset(one: socket.socket) -> None:
     try:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
