@@ -50,6 +50,8 @@ class Feed:
         self._read_to = 0
         # Where what is in flight ends, by batch.
         self._in_flight: deque[tuple[int, int]] = deque()
+        # Whether the files said what will stand there, when the lines were read.
+        self._is_settled = True
         self._doubt: tuple[int, float] = (-1, 0.0)
         self._looked = 0
         self.position = 0
@@ -114,6 +116,7 @@ class Feed:
             self._held.move(self.position)
         if not self._may_have_grown():
             return False
+        self._is_settled = self._tail.settled
         batch = self._tail.read()
         if batch is None:
             self._lines, self._next, self._read_to = [], 0, self._tail.offset
@@ -133,7 +136,9 @@ class Feed:
         """Whether the next line may be one that is still being written: it is read again a little later."""
         offset, since_s = self._doubt
         now_s = time.monotonic()
-        if offset == self._read_to:
+        if not self._is_settled:
+            self._doubt = (self._read_to, now_s)  # nothing is judged while the writer waits for its disk
+        elif offset == self._read_to:
             if now_s - since_s >= SECOND_LOOK_S:
                 return False
         elif self._attachment.channel_end(self.channel) - self._read_to > _SETTLED_BYTES:
