@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+from keyop.configuration.address import host_and_port
 from keyop.configuration.lookup import settings_for
 from keyop.configuration.settings import HubReference, Settings, StorageSettings
 from keyop.errors import ConfigError
@@ -48,6 +49,12 @@ def ephemeral_settings(
         reference = replace(reference, addr=hub)
     if not reference.addr:
         raise ConfigError("an ephemeral messenger needs a hub: hub='host:7740', or client.hubs in the configuration")
+    try:
+        host, _port = host_and_port(reference.addr)
+    except ValueError as error:
+        raise ConfigError(f"hub: {error}") from error
+    if not host:
+        raise ConfigError(f"hub: {reference.addr!r} names no host, as hub.example:7740 does")
     if not (tls.cert and tls.key and tls.ca):
         raise ConfigError("an ephemeral messenger needs cert, key and ca; `keyop keygen` makes them")
     return replace(settings, tls=tls, client=replace(settings.client, hubs=(reference,)))
@@ -96,8 +103,11 @@ class EphemeralMessenger:
             on_fatal=on_fatal,
             logger=self._log,
         )
-        limit = min(settings.storage.max_message_bytes, settings.federation.max_batch_bytes)
-        self._envelopes = Envelopes(self._types, self._client.name, limit)
+        limit, limit_key = min(
+            (settings.storage.max_message_bytes, "storage.max_message_bytes"),
+            (settings.federation.max_batch_bytes, "federation.max_batch_bytes"),
+        )
+        self._envelopes = Envelopes(self._types, self._client.name, limit, limit_key)
 
     @property
     def instance_name(self) -> str:
@@ -124,8 +134,11 @@ class EphemeralMessenger:
         `TimeoutError` (it may still be sent if it was under way), and what `keyop.Messenger.publish` raises.
         """
         message_id, _name, line = self._envelopes.make(channel, payload, payload_type, correlation_id, service_name)
-        async with asyncio.timeout(timeout):
-            await self._client.publish(line[:-1])
+        try:
+            async with asyncio.timeout(timeout):
+                await self._client.publish(line[:-1])
+        except TimeoutError:
+            raise TimeoutError(self._too_late("the hub has not acknowledged the message", timeout)) from None
         return message_id
 
     @overload
@@ -150,11 +163,20 @@ class EphemeralMessenger:
         return handler
 
     async def start(self, timeout: float | None = None) -> Self:
-        """Connect, and wait until that has succeeded. Raises `TimeoutError`; it is tried further then."""
-        self._client.start()
-        async with asyncio.timeout(timeout):
-            await self._client.connected.wait()
+        """Connect, and wait until that has succeeded. Raises `TimeoutError`; it is tried further then.
+
+        Raises `HubRefused` when the hub refuses for good, without ``auto_reconnect`` `ConnectionLost`.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._client.reach()
+        except TimeoutError:
+            raise TimeoutError(self._too_late("no connection to the hub", timeout)) from None
         return self
+
+    def _too_late(self, what: str, timeout: float | None) -> str:
+        trouble = self._client.trouble
+        return f"{what} within {timeout} s" + (f": {trouble}" if trouble else "")
 
     async def _deliver(self, record: Record) -> None:
         """Hand a record to its handlers."""

@@ -125,7 +125,10 @@ class EphemeralMessenger:
         self._core.subscribe(channel, handler)
 
     def wait_connected(self, timeout: float | None = None) -> None:
-        """Wait until there is a connection. Raises `TimeoutError`; it is tried further then."""
+        """Wait until there is a connection. Raises `TimeoutError`; it is tried further then.
+
+        Raises `HubRefused` when the hub refuses for good, without ``auto_reconnect`` `ConnectionLost`.
+        """
         self._do(self._core.start(timeout))
 
     def close(self) -> None:

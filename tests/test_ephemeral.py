@@ -129,8 +129,23 @@ def test_who_is_not_on_the_list(place: Place, hub: Messenger) -> None:
     eventually(lambda: len(told) == 1)
     with pytest.raises(HubRefused):
         m.publish("up", 1, payload_type="t")
+    with pytest.raises(HubRefused):
+        m.wait_connected()
     m.close()
     assert len(told) == 1
+
+
+def test_waiting_for_a_connection_ends_when_there_is_none_to_come(place: Place) -> None:
+    with EphemeralMessenger(**place.arguments()) as m, pytest.raises(TimeoutError, match=r"within 1 s: .*be reached"):
+        m.wait_connected(1)
+    with EphemeralMessenger(**place.arguments(), auto_reconnect=False) as m, pytest.raises(ConnectionLost):
+        m.wait_connected()
+
+
+def test_an_address_that_is_none_is_told_at_once(place: Place) -> None:
+    for hub in ("http://localhost:1", "localhost:many", ":7740"):
+        with pytest.raises(ConfigError, match=hub):
+            EphemeralMessenger(**{**place.arguments(), "hub": hub})
 
 
 def test_what_is_missing_is_named() -> None:

@@ -177,8 +177,7 @@ class EphemeralClient:
         self._over: Exception | None = None
         self._said = ""
         self._is_resubscribing = False
-        self.connected = asyncio.Event()
-        """Set while there is a connection."""
+        self._settled = asyncio.Event()  # set while there is a connection, and when there will be none any more
 
     @property
     def name(self) -> str:
@@ -189,6 +188,19 @@ class EphemeralClient:
         """Begin to connect."""
         if self._task is None:
             self._task = asyncio.create_task(self._run())
+
+    @property
+    def trouble(self) -> str:
+        """Why the last attempt failed; empty while there is a connection, or where none was tried."""
+        return self._said
+
+    async def reach(self) -> None:
+        """Return when there is a connection. Raises what `publish` raises when there will be none."""
+        self.start()
+        if self._over is None:
+            await self._settled.wait()
+        if self._over is not None:
+            raise self._over
 
     async def publish(self, line: bytes) -> None:
         """Return when the hub has it on disk. Raises `ConnectionLost`, `HubRefused`, `ClosedError`.
@@ -218,6 +230,7 @@ class EphemeralClient:
         """Wait for what is under way, then leave. What still waits for the hub raises `ClosedError` where it waits."""
         if self._over is None:
             self._over = ClosedError("this messenger is closed")
+        self._settled.set()
         if self._connection is not None:
             self._connection.drain()
         elif self._task is not None:
@@ -260,6 +273,7 @@ class EphemeralClient:
     def _end(self, error: Exception) -> None:
         """There is no way on."""
         self._over = error
+        self._settled.set()
         self._queue.give_up(error)
         self._log.error("%s", error)
         if self._on_fatal is not None and isinstance(error, HubRefused):
@@ -275,7 +289,8 @@ class EphemeralClient:
             return await connection.run()
         finally:
             self._connection = None
-            self.connected.clear()
+            if self._over is None:
+                self._settled.clear()
             self._queue.lose()
 
     async def _greet(self, connection: Connection, _hello: Hello) -> None:
@@ -283,4 +298,4 @@ class EphemeralClient:
         self._said = ""
         connection.inbound = _Live(self.channels, self._on_record)
         connection.outbound = self._queue
-        self.connected.set()
+        self._settled.set()

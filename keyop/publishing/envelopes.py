@@ -15,10 +15,13 @@ from keyop.publishing.publish_context import current
 class Envelopes:
     """Makes the envelopes of one messenger. Any number of threads may use it."""
 
-    def __init__(self, types: PayloadTypes, origin: str, max_message_bytes: int) -> None:
+    def __init__(
+        self, types: PayloadTypes, origin: str, max_message_bytes: int, limit_key: str = "storage.max_message_bytes"
+    ) -> None:
         self._types = types
         self._encoder = EnvelopeEncoder(origin)
         self._max_message_bytes = max_message_bytes
+        self._limit_key = limit_key
         self._channels: dict[str, bytes] = {}
 
     def make(
@@ -35,7 +38,7 @@ class Envelopes:
         message_id, line = self._encoder.encode(channel, text, type_name, correlation_id, service_name)
         if len(line) > self._max_message_bytes:
             raise MessageTooLarge(
-                f"channel {channel!r}: the envelope has {len(line)} bytes, the limit (storage.max_message_bytes) "
+                f"channel {channel!r}: the envelope has {len(line)} bytes, the limit ({self._limit_key}) "
                 f"is {self._max_message_bytes}; put the bulk into a file and publish its name"
             )
         return message_id, name, line
