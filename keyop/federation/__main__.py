@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
             from keyop.federation.client import Client
 
             hubs = ", ".join(hub.addr for hub in settings.client.hubs)
-            serve("client", Client(settings), lambda _: f"connecting to {hubs}", is_child=is_child)
+            serve("client", Client(settings), lambda _: f"connecting to {hubs or 'no hub'}", is_child=is_child)
     except (KeyopError, OSError) as error:
         if is_child:
             print(type(error).__name__, error)  # the parent raises it again

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from keyop.configuration.address import host_and_port
-from keyop.errors import PeerRefused
+from keyop.errors import FederationError, PeerRefused
 from keyop.federation.arrivals import Arrival, Arrivals
 from keyop.federation.identity import peer_name, reason
 from keyop.federation.limits import Limits
@@ -70,8 +70,11 @@ class Listener:
         self._knocking: set[asyncio.Task[None]] = set()
 
     def open(self, address: str) -> list[str]:
-        """Begin to listen; the addresses with the ports that were taken. Raises `OSError`."""
-        self._sockets = _bind(*host_and_port(address))
+        """Begin to listen; the addresses with the ports that were taken. Raises `FederationError`."""
+        try:
+            self._sockets = _bind(*host_and_port(address))
+        except OSError as error:
+            raise FederationError(f"hub.listen_addr = {address!r}: {_cannot_listen(error)}") from error
         self._accepting = [asyncio.create_task(self._accept(one)) for one in self._sockets]
         return [shown(one.getsockname()) for one in self._sockets]
 
@@ -178,6 +181,16 @@ def _why(error: Exception, limits: Limits) -> str:
     if isinstance(error, TimeoutError):
         return f"no handshake within {limits.handshake_timeout_s:g} s"
     return str(error) or "it closed before its handshake"
+
+
+def _cannot_listen(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "another program listens there; stop it, or take another port"
+    if error.errno == errno.EACCES:
+        return "ports below 1024 need privileges; take another port"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this host has no such address; :7740 listens at all that it has"
+    return f"cannot listen there: {error.strerror or error}"
 
 
 def _neighbourhood(host: str) -> str:
