@@ -11,6 +11,7 @@ import click
 
 from keyop.cli.moment import Moment
 from keyop.cli.place import Place, as_json, at_place
+from keyop.cli.table import short_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +62,9 @@ def command(
     from keyop.inspection.audit_log import AuditLog, Wanted
 
     if since is not None and not isinstance(since, datetime):
-        raise click.BadParameter("a time, or how long ago", param_hint="--since")
+        raise click.BadParameter(
+            f"{since!r} is neither a time (2026-03-31T14:22) nor how long ago (10m)", param_hint="--since"
+        )
     directory = place.directory()
     directory.require()
     wanted = Wanted(frozenset(events), peer or "", channel or "", since)
@@ -88,7 +91,7 @@ def _print(records: Iterator[AuditRecord], wanted: Wanted, as_json: bool) -> Non
 
 def _readable(record: AuditRecord) -> str:
     words = [
-        str(record.get("ts", ""))[:23].rstrip("Z"),
+        short_time(str(record.get("ts", ""))),
         str(record.get("event", "")),
         str(record.get("direction", "")),
         str(record.get("peer") or record.get("peer_addr") or ""),

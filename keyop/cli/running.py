@@ -49,6 +49,9 @@ def _invoke(arguments: list[str]) -> int:
 
 
 def _wrong_usage(error: click.UsageError) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":  # click 8.1 has no such class
+        click.echo(error.format_message(), err=True)
+        return exit_codes.USAGE
     if error.ctx is not None:
         print(error.ctx.get_usage(), file=sys.stderr)
         print(f"Try '{error.ctx.command_path} --help'.\n", file=sys.stderr)

@@ -73,7 +73,8 @@ def _writer(report: StatusReport) -> str:
 
 def _process(process: AttachedProcess) -> str:
     if process.role in ("hub", "client"):
-        return f"pid {process.pid or '?'}  {process.role}, {len(process.peers)} peers"
+        peers = "1 peer" if len(process.peers) == 1 else f"{len(process.peers)} peers"
+        return f"pid {process.pid or '?'}  {process.role}, {peers}"
     names = ", ".join(f"{held.channel}/{held.id}" for held in process.subscriptions)
     return f"pid {process.pid or '?'}  {process.role}{'  ' + names if names else ''}"
 

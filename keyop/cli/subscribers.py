@@ -23,7 +23,10 @@ def command(place: Place, channel: str | None, as_json: bool) -> None:
       keyop subscribers orders -d ./data --json
     """
     from keyop.inspection import survey
+    from keyop.names import check_channel
 
+    if channel is not None:
+        check_channel(channel)
     reports = survey.subscribers(place.directory(), channel)
     if as_json:
         import json

@@ -40,3 +40,8 @@ def age(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return format_duration(round(seconds) if seconds >= 10 else round(seconds, 1))
+
+
+def short_time(ts: str) -> str:
+    """An envelope's time to the millisecond. It keeps its Z: `--from` reads a time without one as local."""
+    return ts[:23].rstrip("Z") + "Z" if ts.endswith("Z") else ts

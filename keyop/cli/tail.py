@@ -12,6 +12,7 @@ import click
 from keyop.cli.moment import FORMS, Moment
 from keyop.cli.names import ChannelName
 from keyop.cli.place import Place, as_json, at_place
+from keyop.cli.table import short_time
 
 if TYPE_CHECKING:
     from keyop.inspection.following import Follower, Record
@@ -94,7 +95,7 @@ def _readable(record: Record) -> bytes:
     from keyop.messages.json_text import encode_payload
 
     envelope = record.envelope
-    words = [envelope.ts[:23].rstrip("Z"), envelope.service_name or envelope.origin, envelope.payload_type]
+    words = [short_time(envelope.ts), envelope.service_name or envelope.origin, envelope.payload_type]
     text = "  ".join(filter(None, words)) + "  " + encode_payload(envelope.payload).decode()
     if not text.isprintable():
         # What somebody published must not steer a terminal.
