@@ -74,6 +74,12 @@ class Attachment:
         try:
             self.identity = DirectoryIdentity(self.directory.run)
             self._attach()
+        except PermissionError as error:
+            owner = os.stat(self.directory.path).st_uid
+            raise DataDirectoryError(
+                f"{self.directory.path}: belongs to user {owner}, and this is user {os.geteuid()}, who may not write "
+                f"{error.filename}: all processes run as the owner, or as root"
+            ) from error
         except OSError as error:
             raise DataDirectoryError(f"{self.directory.path}: cannot be attached to: {error}") from error
         _live.add(self)  # now: a fork in another thread meanwhile is to find the lease
