@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import reprlib
 from datetime import UTC, datetime, timedelta
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 from keyop.messages.envelope import Envelope
 from keyop.messages.timestamps import parse_ns
 
-T_co = TypeVar("T_co", covariant=True)
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T_co = TypeVar("T_co", covariant=True, default=Any)  # a plain ``Message`` passes `mypy --strict`
+else:
+    from typing import TypeVar
+
+    T_co = TypeVar("T_co", covariant=True)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_TIME = datetime(1, 1, 1, tzinfo=UTC)
