@@ -318,8 +318,12 @@ class Messenger:
             raise ValueError(f"max_retries is 0 or more, not {max_retries}")
         if retry_backoff is None:
             return RetryPolicy(retries, defaults.retry_backoff_base_ms, defaults.retry_backoff_max_ms)
-        first_s, longest_s = retry_backoff
-        if not 0 < first_s <= longest_s:
+        try:
+            first_s, longest_s = retry_backoff
+            is_good = 0 < first_s <= longest_s
+        except (TypeError, ValueError):
+            is_good = False
+        if not is_good:
             raise ValueError(f"retry_backoff is (first, longest) in seconds, 0 < first <= longest, not {retry_backoff}")
         return RetryPolicy(retries, max(1, round(first_s * 1000)), max(1, round(longest_s * 1000)))
 
@@ -357,7 +361,9 @@ class Messenger:
         with self._lock:
             if self._closed:
                 raise ClosedError("this messenger is closed")
-            subscription = self._subscriptions[channel, id]
+            subscription = self._subscriptions.get((channel, id))
+            if subscription is None:
+                raise KeyError(f"this messenger does not handle channel {channel!r} as subscriber {id!r}")
         subscription.stop()
         if subscription.is_current_thread:
             _after_the_handler(lambda: self._forget(subscription, None), self._log)
