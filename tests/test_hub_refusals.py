@@ -165,15 +165,26 @@ def rss_mib(pid: int) -> float:
 
 
 def test_a_thousand_connections_that_say_nothing(net: Net, hub: Host, client: Host) -> None:
-    """They are turned away, who keeps to the rules notices nothing, and a newcomer gets in all the while."""
+    """They are turned away, who keeps to the rules notices nothing, and a newcomer gets in all the while.
+
+    From their own address it may have to try again, as a client does: the kernel hands over late what it had no room
+    for, and then the newcomer is the one that has waited longest.
+    """
+    tls = net.pki.instance("peer", file="newcomer")
+
+    def comes_in() -> bool:
+        with contextlib.suppress(Gone), greet(hub.address, tls):
+            flows(hub, client)
+            return True
+        return False
+
     before_mib = rss_mib(hub.hub.pid)
     silent = []
     for number in range(1_000):
         silent.append(socket.create_connection(("127.0.0.1", hub.port), DEADLINE_S))
         if number % 250 == 0:
             flows(hub, client)
-    with greet(hub.address, net.pki.instance("peer", file="newcomer")):
-        flows(hub, client)
+    eventually(comes_in)
     if Path("/proc").is_dir():
         assert rss_mib(hub.hub.pid) < before_mib + 8
     for one in silent:
