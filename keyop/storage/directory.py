@@ -36,7 +36,7 @@ class DataDirectory:
 
     def offset_file(self, channel: str, id: str) -> Path:
         """The offset file of one subscriber."""
-        return self.subscribers / channel / f"{id}.offset"
+        return self.subscribers / f"{channel}/{id}.offset"
 
     def require(self) -> None:
         """Raise `DataDirectoryError` unless this is a directory that has been used before."""

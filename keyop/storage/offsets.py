@@ -124,14 +124,18 @@ def list_offsets(
     ``read`` may be `load_offset`. Raises OSError if the directory is there and cannot be listed: then nothing is known
     of who needs what.
     """
+    found = []
+    for id in list_ids(directory):
+        parsed = read(directory / f"{id}{OFFSET_SUFFIX}")
+        if parsed is not None:
+            found.append((id, parsed))
+    return found
+
+
+def list_ids(directory: Path) -> list[str]:
+    """The names of one channel's offset files, without `.offset`, sorted. Raises OSError as `list_offsets`."""
     try:
         names = sorted(os.listdir(directory))
     except FileNotFoundError:
         return []
-    found = []
-    for name in names:
-        if name.endswith(OFFSET_SUFFIX):
-            parsed = read(directory / name)
-            if parsed is not None:
-                found.append((name.removesuffix(OFFSET_SUFFIX), parsed))
-    return found
+    return [name.removesuffix(OFFSET_SUFFIX) for name in names if name.endswith(OFFSET_SUFFIX)]

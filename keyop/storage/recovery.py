@@ -182,8 +182,9 @@ def _add_ring(item: entry.Entry, result: Recovered) -> None:
     replies = [
         entry.REPLY.unpack_from(item.data, at) for at in range(entry.POSITION.size, len(item.data), entry.REPLY.size)
     ]
-    earlier = result.rings.get(item.value, (0, []))[1]
-    result.rings[item.value] = (position, earlier + replies)
+    all_replies = result.rings.get(item.value, (0, []))[1]
+    all_replies += replies
+    result.rings[item.value] = (position, all_replies)
 
 
 def _spilled(item: entry.Entry, directory: DataDirectory, result: Recovered) -> bytes | None:

@@ -223,9 +223,11 @@ class Cursors:
         if cursor.filed == cursor.offset:
             return
         if cursor.filed < 0:
-            disk.make_directory(cursor.path.parent)
+            parent = cursor.path.parent
+            if not os.path.isdir(parent):
+                disk.make_directory(parent)
             # Also where both are there: who made them was perhaps killed before they were synced.
-            self.unsynced_directories.update((self._directory.subscribers, cursor.path.parent))
+            self.unsynced_directories.update((self._directory.subscribers, parent))
         with self._writing:
             write_offset(cursor.path, cursor.offset)
             cursor.filed = cursor.offset

@@ -17,7 +17,7 @@ from keyop.storage.audit_file import AuditFile
 from keyop.storage.directory import DataDirectory
 from keyop.storage.file_system import FileSystem
 from keyop.storage.journal import Journal
-from keyop.storage.offsets import OFFSET_SUFFIX, ParsedOffset, list_offsets, read_offset
+from keyop.storage.offsets import list_ids, read_offset
 from keyop.storage.recovery import Recovered, free_journal, recover
 from keyop.storage.segments import align_offset
 from keyop.writer.audit import Audit
@@ -140,14 +140,10 @@ def restore_cursors(directory: DataDirectory, recovered: Recovered, cursors: Cur
         offset = _standing(directory, recovered, key, cursor.offset, log)
         cursors.restore(key, cursor._replace(offset=offset))
     for channel in recovered.ends:
-
-        def read(path: Path, channel: bytes = channel) -> ParsedOffset | None:
-            key = (channel, os.fsencode(path.name.removesuffix(OFFSET_SUFFIX)))
-            return None if key in cursors.by_key else read_offset(path)
-
-        for id, parsed in list_offsets(directory.offsets(os.fsdecode(channel)), read):
+        for id in list_ids(directory.offsets(os.fsdecode(channel))):
             key = (channel, os.fsencode(id))
-            if not parsed.damaged:
+            parsed = read_offset(cursors.path(key)) if key not in cursors.by_key else None
+            if parsed is not None and not parsed.damaged:
                 offset = _standing(directory, recovered, key, parsed.value, log)
                 if offset != parsed.value:
                     cursors.unfiled.add(cursors.add(key, offset))
