@@ -30,6 +30,8 @@ class LiveSubscription:
     pid: int
     offset: int | None
     """Where its next message begins, in bytes; None where the slot does not decide that (``exactly_once``)."""
+    attempts: int | None
+    """How often that message's handler was begun; None as above."""
     handled: int
     failed: int
     dead_lettered: int
@@ -94,12 +96,12 @@ class WriterState:
 
 def writer_lives(directory: DataDirectory) -> bool:
     """Whether some process holds the writer's lock."""
-    return _is_held(directory, lease.WRITER_LOCK)
+    return is_held(directory, lease.WRITER_LOCK)
 
 
 def is_supervised(directory: DataDirectory) -> bool:
     """Whether a foreground writer or a supervisor looks after this directory."""
-    return _is_held(directory, lease.SUPERVISED)
+    return is_held(directory, lease.SUPERVISED)
 
 
 def writer_pid(directory: DataDirectory) -> int | None:
@@ -127,7 +129,7 @@ def writer_state(directory: DataDirectory) -> WriterState | None:
 
 def attached(directory: DataDirectory) -> list[AttachedProcess]:
     """All processes that have a port, by the name of the port."""
-    identity = _identity(directory)
+    identity = identity_of(directory)
     try:
         names = sorted(os.listdir(directory.run))
     except OSError:
@@ -148,20 +150,31 @@ def subscriptions(directory: DataDirectory) -> dict[tuple[str, str], LiveSubscri
 
 def _process(directory: DataDirectory, identity: DirectoryIdentity | None, lease_name: str) -> AttachedProcess:
     name = lease_name.removeprefix(lease.PORT_PREFIX)
-    alive = _is_held(directory, lease_name)
+    alive = is_held(directory, lease_name)
+    port = open_port(identity, name)
     try:
-        port = Port.open(identity, name) if identity is not None else None
+        return describe(port, name, alive)
+    finally:
+        if port is not None:
+            port.close()
+
+
+def open_port(identity: DirectoryIdentity | None, name: str) -> Port | None:
+    """Map a port, to look at it; None if it cannot be seen from here."""
+    try:
+        return Port.open(identity, name) if identity is not None else None
     except SharedMemoryError:
-        port = None  # another user's
+        return None  # another user's
+
+
+def describe(port: Port | None, name: str, alive: bool) -> AttachedProcess:
+    """What a port says of its process."""
     if port is None:
         return AttachedProcess(name, None, "unknown", alive)
-    try:
-        slots = list(_slots(port))
-        held = list(_subscriptions(port, slots))
-        role = layout.ROLE_NAMES.get(port.role) or ("subscriber" if held else "publisher")
-        return AttachedProcess(name, port.pid, role, alive, held, list(_peers(slots)))
-    finally:
-        port.close()
+    slots = list(_slots(port))
+    held = list(_subscriptions(port, slots))
+    role = layout.ROLE_NAMES.get(port.role) or ("subscriber" if held else "publisher")
+    return AttachedProcess(name, port.pid, role, alive, held, list(_peers(slots)))
 
 
 def _slots(port: Port) -> Iterator[Slot]:
@@ -214,6 +227,7 @@ def _subscriptions(port: Port, slots: list[Slot]) -> Iterator[LiveSubscription]:
             id.decode(errors="replace"),
             port.pid,
             cursor.offset if cursor is not None and decides else None,
+            cursor.attempts if cursor is not None and decides else None,
             counters["handled"],
             counters["failed"],
             counters["dead_lettered"],
@@ -222,7 +236,7 @@ def _subscriptions(port: Port, slots: list[Slot]) -> Iterator[LiveSubscription]:
 
 @contextmanager
 def _board(directory: DataDirectory) -> Iterator[Board | None]:
-    identity = _identity(directory)
+    identity = identity_of(directory)
     try:
         board = Board.open(identity) if identity is not None else None
     except SharedMemoryError:
@@ -234,7 +248,7 @@ def _board(directory: DataDirectory) -> Iterator[Board | None]:
             board.close()
 
 
-def _identity(directory: DataDirectory) -> DirectoryIdentity | None:
+def identity_of(directory: DataDirectory) -> DirectoryIdentity | None:
     """None where no keyop process has been yet: making an identity would write into the directory."""
     try:
         return DirectoryIdentity(directory.run) if (directory.run / "id").exists() else None
@@ -242,7 +256,8 @@ def _identity(directory: DataDirectory) -> DirectoryIdentity | None:
         return None
 
 
-def _is_held(directory: DataDirectory, name: str) -> bool:
+def is_held(directory: DataDirectory, name: str) -> bool:
+    """Whether a living process holds this file in ``run/``."""
     try:
         return lease.is_held(directory.run / name)
     except PermissionError:
