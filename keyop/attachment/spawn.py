@@ -15,6 +15,7 @@ from keyop.errors import WriterUnavailable
 from keyop.ipc import lease
 from keyop.ownership import open_given
 from keyop.protocol.writer_options import WriterOptions
+from keyop.readiness import READY_VARIABLE
 from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
 
@@ -105,7 +106,8 @@ class WriterSpawner:
                 cwd="/",
                 pass_fds=(turn_fd,),
                 start_new_session=True,
-                env=writer_environment(),
+                # It is this process's parent that waits, and not for the writer.
+                env={name: value for name, value in writer_environment().items() if name != READY_VARIABLE},
             )
 
     def _open_log(self) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from keyop.configuration.settings import DATA_DIR_VARIABLE, ENVIRONMENT_PREFIX, Settings, StorageSettings
 from keyop.errors import ConfigError
+from keyop.readiness import READY_VARIABLE
 
 if TYPE_CHECKING:
     from keyop.config import Config
@@ -67,7 +68,7 @@ def _for_directory(path: str | None, sections: Mapping[str, Any]) -> Settings:
 
 def _environment_has_more() -> bool:
     others = (name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and name != DATA_DIR_VARIABLE)
-    return any(name not in MESSAGE_VARIABLES for name in others)
+    return any(name not in MESSAGE_VARIABLES and name != READY_VARIABLE for name in others)
 
 
 def _finished(settings: Settings, sections: Mapping[str, Any]) -> Settings:

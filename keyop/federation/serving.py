@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from keyop.attachment.spawn import writer_environment as child_environment
 from keyop.configuration.settings import Settings
 from keyop.federation.identity import Role
+from keyop.readiness import say_ready
 
 EXIT_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE = 1, 2, 69
 """As those of keyop's other commands: any error, wrong configuration, somebody else is in the way."""
@@ -69,6 +70,7 @@ async def _serve(role: Role, service: Service, describe: Callable[[Any], str], i
         loop.add_signal_handler(number, stop.set)
     started = describe(await service.start())
     logging.getLogger(f"keyop.{role}").info("%s", started)
+    say_ready()
     if is_child:
         sys.stdout.write(f"ready {started}\n")
         sys.stdout.flush()

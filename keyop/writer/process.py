@@ -13,6 +13,7 @@ from keyop.errors import DataDirectoryError, KeyopError, WriterBusy
 from keyop.ipc import board, layout, lease, semaphore
 from keyop.ipc.names import DirectoryIdentity
 from keyop.protocol.writer_options import WriterOptions
+from keyop.readiness import say_ready
 from keyop.storage.directory import DataDirectory
 from keyop.writer.committer import Committer
 from keyop.writer.log import Log
@@ -65,6 +66,7 @@ def run(options: WriterOptions, *, on_demand: bool, log: Log, turn_fd: int = -1,
         _remove_names(identity)
         return EXIT_CANNOT_START
     log.info("open", directory=directory.path, mode="strict" if committer.strict else "periodic")
+    say_ready()
     # What start-up made stays: the collector need not look at it again and again between two commits.
     gc.collect()
     gc.freeze()
