@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
@@ -25,10 +25,9 @@ from keyop.publishing.handling import Handling, handling
 from keyop.publishing.publisher import Publisher, begin_atomic
 from keyop.statistics import Statistics, gather
 from keyop.storage.segments import channel_end
-from keyop.subscriber.delivery import RetryPolicy
 from keyop.subscriber.exactly_once import ExactlyOnceSubscription
 from keyop.subscriber.invoking import invoker
-from keyop.subscriber.options import Start, SubscribeOptions
+from keyop.subscriber.options import Start, SubscribeOptions, checked_age, checked_start, retry_policy
 from keyop.subscriber.subscription import Subscription
 
 if TYPE_CHECKING:
@@ -301,31 +300,15 @@ class Messenger:
         check_channel(channel)
         check_subscriber_id(id)
         options = SubscribeOptions(
-            self._policy(max_retries, retry_backoff),
-            _checked_start(start),
-            _checked_age(max_age),
+            retry_policy(max_retries, retry_backoff, self._settings.subscribers),
+            checked_start(start),
+            checked_age(max_age),
             exactly_once,
             require_type,
         )
         if handler is None:
             return lambda given: self._open(channel, id, given, options)
         return self._open(channel, id, handler, options)
-
-    def _policy(self, max_retries: int | None, retry_backoff: tuple[float, float] | None) -> RetryPolicy:
-        defaults = self._settings.subscribers
-        retries = defaults.max_retries if max_retries is None else max_retries
-        if retries < 0:
-            raise ValueError(f"max_retries is 0 or more, not {max_retries}")
-        if retry_backoff is None:
-            return RetryPolicy(retries, defaults.retry_backoff_base_ms, defaults.retry_backoff_max_ms)
-        try:
-            first_s, longest_s = retry_backoff
-            is_good = 0 < first_s <= longest_s
-        except (TypeError, ValueError):
-            is_good = False
-        if not is_good:
-            raise ValueError(f"retry_backoff is (first, longest) in seconds, 0 < first <= longest, not {retry_backoff}")
-        return RetryPolicy(retries, max(1, round(first_s * 1000)), max(1, round(longest_s * 1000)))
 
     def _open(self, channel: str, id: str, handler: Handler, options: SubscribeOptions) -> Handler:
         kind = ExactlyOnceSubscription if options.exactly_once else Subscription
@@ -490,23 +473,6 @@ def _after_the_handler(end: Callable[[], None], log: logging.Logger) -> None:
             log.warning("%s", error)
 
     threading.Thread(target=run, name="keyop-end").start()
-
-
-def _checked_start(start: Start) -> Start:
-    if isinstance(start, datetime) or start in ("latest", "earliest"):
-        return start
-    if not isinstance(start, int) or isinstance(start, bool):
-        raise ValueError(f'start is "latest", "earliest", an offset or a datetime, not {start!r}')
-    if not 0 <= start < 1 << 63:
-        raise ValueError(f"start: an offset is 0 or more and below 2**63, not {start}")
-    return start
-
-
-def _checked_age(max_age: float | timedelta | None) -> float | None:
-    age_s = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
-    if age_s is not None and not 0 <= age_s < float("inf"):
-        raise ValueError(f"max_age is a number of seconds, 0 or more, or a timedelta, not {max_age!r}")
-    return age_s
 
 
 _messengers: list[Messenger] = []

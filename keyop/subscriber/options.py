@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
+from keyop.configuration.settings import SubscriberSettings
 from keyop.subscriber.delivery import RetryPolicy
 
 Start = Literal["latest", "earliest"] | int | datetime
@@ -21,3 +22,41 @@ class SubscribeOptions(NamedTuple):
     exactly_once: bool = False
     require_type: bool = False
     """A payload type that is not registered goes to the dead letters."""
+
+
+def retry_policy(
+    max_retries: int | None, retry_backoff: tuple[float, float] | None, defaults: SubscriberSettings
+) -> RetryPolicy:
+    """What ``subscribe`` says, else what the configuration says. Raises `ValueError`."""
+    retries = defaults.max_retries if max_retries is None else max_retries
+    if retries < 0:
+        raise ValueError(f"max_retries is 0 or more, not {max_retries}")
+    if retry_backoff is None:
+        return RetryPolicy(retries, defaults.retry_backoff_base_ms, defaults.retry_backoff_max_ms)
+    try:
+        first_s, longest_s = retry_backoff
+        is_good = 0 < first_s <= longest_s
+    except (TypeError, ValueError):
+        is_good = False
+    if not is_good:
+        raise ValueError(f"retry_backoff is (first, longest) in seconds, 0 < first <= longest, not {retry_backoff}")
+    return RetryPolicy(retries, max(1, round(first_s * 1000)), max(1, round(longest_s * 1000)))
+
+
+def checked_start(start: Start) -> Start:
+    """Give it back. Raises `ValueError`."""
+    if isinstance(start, datetime) or start in ("latest", "earliest"):
+        return start
+    if not isinstance(start, int) or isinstance(start, bool):
+        raise ValueError(f'start is "latest", "earliest", an offset or a datetime, not {start!r}')
+    if not 0 <= start < 1 << 63:
+        raise ValueError(f"start: an offset is 0 or more and below 2**63, not {start}")
+    return start
+
+
+def checked_age(max_age: float | timedelta | None) -> float | None:
+    """In seconds. Raises `ValueError`."""
+    age_s = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
+    if age_s is not None and not 0 <= age_s < float("inf"):
+        raise ValueError(f"max_age is a number of seconds, 0 or more, or a timedelta, not {max_age!r}")
+    return age_s
