@@ -63,5 +63,7 @@ def test_refused(net: Net) -> None:
     client.start_client().wait_for("4403 not in allowlist")
     eventually(lambda: peer(client, "client")["state"] == "refused")
     assert f"? ({hub.address})  refused for " in status(client)
+    # It is asked again twice a second or more; since when it refuses is not the last time.
+    eventually(lambda: peer(client, "client")["since_s"] > 1.5)
     # Nobody has come yet.
     assert peer(hub, "hub")["state"] == "away"

@@ -47,9 +47,8 @@ class Hub:
         self._host = host = await Host.open(self._settings, "hub", self._log)
         try:
             self._rejections = Rejections(host.audit, self._log)
-            self._listener = Listener(
-                host.credentials.server_context, host.limits, self._rejections, self._welcome, self._log
-            )
+            context = host.credentials.server_context
+            self._listener = Listener(context, host.limits, self._rejections, self._welcome, host.name, self._log)
             self._peers = PeerList(host)
             self.sweep = Sweep(host, self._peers)
             await self._peers.allow(self._settings.hub.allowed_peers)
@@ -180,7 +179,8 @@ class Hub:
         detail += f" refused={peer.hello.refused_count} ({', '.join(peer.hello.refused)})" if peer.hello.refused else ""
         detail += " namesake" if link.is_namesake else ""
         host.audit.event("client_connected", peer=peer.name, peer_addr=peer.address, detail=detail)
-        self._log.info("%s (%s) is connected, %d channels", peer.name, peer.address, len(peer.channels))
+        count = f"{len(peer.channels)} channel{'' if len(peer.channels) == 1 else 's'}"
+        self._log.info("%s (%s) is connected, %s", peer.name, peer.address, count)
 
     def _note_end(self, peer: Peer, closed: Closed) -> None:
         if peer.inbound is None:

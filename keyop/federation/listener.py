@@ -56,12 +56,14 @@ class Listener:
         limits: Limits,
         rejections: Rejections,
         welcome: Callable[[Arrived], Awaitable[None]],
+        own_name: str,
         logger: logging.Logger,
     ) -> None:
         self._context = context
         self._limits = limits
         self._rejections = rejections
         self._welcome = welcome
+        self._own_name = own_name
         self._log = logger
         self._arrivals = Arrivals(limits.max_unfinished)
         self._sockets: list[socket.socket] = []
@@ -126,12 +128,21 @@ class Listener:
         except Exception as error:
             if not isinstance(error, OSError):  # TimeoutError is one
                 self._log.exception("%s: a bug in its handshake", arrived.address)
-            self._rejections.note(arrived.address, _why(error, self._limits), arrived.name)
+            self._rejections.note(arrived.address, self._why(error), arrived.name)
         else:
             self._knocking.discard(task)
             await self._welcome(arrived)
         finally:
             arrival.leave()
+
+    def _why(self, error: Exception) -> str:
+        if isinstance(error, ssl.SSLError):
+            return reason(error)
+        if isinstance(error, ConnectionAbortedError):
+            return f"{error}; does its client.hubs[].expect_hub ask for another name than {self._own_name!r}?"
+        if isinstance(error, TimeoutError):
+            return f"no handshake within {self._limits.handshake_timeout_s:g} s"
+        return str(error) or "it closed before its handshake"
 
     async def _shake_hands(self, plain: socket.socket, arrived: Arrived) -> None:
         from keyop.federation.websocket import accept
@@ -173,14 +184,6 @@ async def _first_word(plain: socket.socket) -> None:
         await came.wait()
     finally:
         loop.remove_reader(plain)
-
-
-def _why(error: Exception, limits: Limits) -> str:
-    if isinstance(error, ssl.SSLError):
-        return reason(error)
-    if isinstance(error, TimeoutError):
-        return f"no handshake within {limits.handshake_timeout_s:g} s"
-    return str(error) or "it closed before its handshake"
 
 
 def _cannot_listen(error: OSError) -> str:

@@ -77,6 +77,7 @@ async def _serve(role: Role, service: Service, describe: Callable[[Any], str], i
         loop.add_reader(sys.stdin.fileno(), _look_at_parent, stop)
     try:
         await stop.wait()
+        logging.getLogger(f"keyop.{role}").info("leaving: batches under way are finished")
     finally:
         await service.close()
 

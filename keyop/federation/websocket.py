@@ -62,6 +62,7 @@ class WebSocket(asyncio.Protocol):
         self._lost = asyncio.Event()
         self._lost_by: Exception | None = None
         self._is_eof_sent = False
+        self._is_mute = True
         self._pings: dict[bytes, float] = {}
         self.is_deaf = False
         """Whether nothing is read now, because what came before was not taken."""
@@ -99,6 +100,8 @@ class WebSocket(asyncio.Protocol):
     def _failure(self) -> OSError:
         if isinstance(self._lost_by, OSError):
             return self._lost_by
+        if self._tls.is_up and self._is_mute:
+            return ConnectionAbortedError("it left after the TLS handshake, without a word")
         error = self._protocol.handshake_exc
         why = str(error) if isinstance(error, InvalidHandshake) else "the other end has closed"
         return ConnectionError(f"no WebSocket is spoken there: {why}" if self._tls.is_up else why)
@@ -208,6 +211,7 @@ class WebSocket(asyncio.Protocol):
             self._changed.set()
             return
         if said:
+            self._is_mute = False
             self._protocol.receive_data(said)
         if self._tls.has_ended:
             self._protocol.receive_eof()
