@@ -158,7 +158,7 @@ def test_a_1_4_1_file_with_every_key(write: Write, caplog: pytest.LogCaptureFixt
     for key in ("storage.max_subscriber_lag_mb", "tls.min_version", "federation.send_buffer_messages"):
         number = next(n for n, line in enumerate(lines, 1) if key.partition(".")[2] in line)
         assert f":{number}: {key} is a key of other releases and has no effect" in warned.pop(0)
-    assert not warned
+    assert [text.partition(" has ")[0] for text in warned] == ["hub.allowed_peers (edge-1): publish: 'x.dead-letter'"]
 
 
 def test_a_1_24_3_file_with_every_key(write: Write, caplog: pytest.LogCaptureFixture) -> None:
@@ -474,6 +474,20 @@ def test_federation_needs_addresses_and_certificates() -> None:
 def test_two_entries_of_one_name(caplog: pytest.LogCaptureFixture) -> None:
     Config(storage={"data_dir": "x"}, hub={"allowed_peers": [{"name": "a"}, {"name": "a", "publish": ["b"]}]})
     assert "2 entries are named 'a'; only the first counts" in caplog.text
+
+
+def test_names_that_no_peer_takes_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    peer = {"name": "a", "subscribe": ["x", "x.dead-letter", "x.replay"], "publish": ["y", "y.dead-letter", "y.replay"]}
+    hub = {"addr": "h:1", "subscribe": ["z.dead-letter"], "publish": ["z.replay"]}
+    Config(storage={"data_dir": "x"}, hub={"allowed_peers": [peer]}, client={"hubs": [hub]})
+    assert [record.getMessage().split(" is ")[0].split(" has ")[0] for record in caplog.records] == [
+        "hub.allowed_peers (a): subscribe: 'x.dead-letter'",
+        "hub.allowed_peers (a): subscribe: 'x.replay'",
+        "hub.allowed_peers (a): publish: 'y.dead-letter'",
+        "hub.allowed_peers (a): publish: 'y.replay'",
+        "client.hubs (h:1): subscribe: 'z.dead-letter'",
+        "client.hubs (h:1): publish: 'z.replay'",
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n"])

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import Field, StrictBool, StrictStr, ValidationInfo, field_validator
 
+from keyop.configuration.reserved import warn_of_sent, warn_of_taken
 from keyop.configuration.section import ZERO_COUNTS, Section
 from keyop.configuration.settings import SECTIONS, HubReference, PeerSettings, Settings
 from keyop.configuration.values import (
@@ -95,6 +96,9 @@ class Hub(Section):
         for name, count in Counter(peer.name for peer in allowed_peers).items():
             if count > 1:
                 _log.warning("hub.allowed_peers: %d entries are named %r; only the first counts", count, name)
+        for peer in allowed_peers:
+            warn_of_sent(f"hub.allowed_peers ({peer.name}): subscribe", peer.subscribe)
+            warn_of_taken(f"hub.allowed_peers ({peer.name}): publish", peer.publish)
         return allowed_peers
 
 
@@ -118,6 +122,14 @@ class Client(Section):
 
     enabled: StrictBool = _default.client.enabled
     hubs: tuple[HubEntry, ...] = ()
+
+    @field_validator("hubs")
+    @classmethod
+    def _reserved_names(cls, hubs: tuple[HubEntry, ...]) -> tuple[HubEntry, ...]:
+        for hub in hubs:
+            warn_of_taken(f"client.hubs ({hub.addr}): subscribe", hub.subscribe)
+            warn_of_sent(f"client.hubs ({hub.addr}): publish", hub.publish)
+        return hubs
 
     @field_validator("hubs")
     @classmethod
