@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 from keyop.version import __version__
 
 if TYPE_CHECKING:
+    from keyop.app import App
     from keyop.config import Config
     from keyop.ephemeral import EphemeralMessenger
     from keyop.errors import (
+        AppError,
         AtomicError,
         CertificateError,
         ChannelNameError,
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
     from keyop.statistics import Statistics
 
 __all__ = [
+    "App",
+    "AppError",
     "AtomicError",
     "CertificateError",
     "ChannelNameError",
@@ -96,6 +100,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "App": "keyop.app",
     "Config": "keyop.config",
     "EphemeralMessenger": "keyop.ephemeral",
     "Message": "keyop.messages.message",

@@ -158,6 +158,11 @@ class Messenger:
         """The ``origin`` of what this messenger publishes."""
         return self._started().instance_name
 
+    @property
+    def blocking(self) -> ThreadMessenger:
+        """The same messenger for threads: with it plain functions publish, also those that it calls as handlers."""
+        return self._started()
+
     def register_payload_type(self, name: str, kind: Any) -> None:
         """As `keyop.Messenger.register_payload_type`."""
         if self._core is None:

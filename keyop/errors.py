@@ -1,6 +1,7 @@
 """Every exception that keyop raises, in one file.
 
 KeyopError
+├── AppError                        an app declares what cannot be, or cannot be loaded
 ├── CertificateError                a certificate or key file cannot be used
 ├── ConfigError                     a configuration key or value is wrong
 ├── ClosedError                     the messenger was closed
@@ -37,6 +38,10 @@ from __future__ import annotations
 
 class KeyopError(Exception):
     """The root of all errors of this package."""
+
+
+class AppError(KeyopError):
+    """An app declares something twice or wrongly, cannot be loaded, or is used before it is attached."""
 
 
 class CertificateError(KeyopError):

@@ -18,6 +18,9 @@ _PEER_PREFIXES = ("fed-", "fedout-")
 _is_name = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,200}").fullmatch
 _is_channel = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,200}(?:\.dead-letter|\.replay)?").fullmatch
 
+_is_pattern = re.compile(r"(?!\.)[A-Za-z0-9._*?\[\]!-]{1,200}").fullmatch
+_SET = re.compile(r"\[!?+\]?+[^\]]*\]")
+
 _RULE = "1 to 200 of A-Z a-z 0-9 . _ -, not starting with a dot"
 
 
@@ -49,6 +52,35 @@ def check_publish_channel(name: str) -> str:
             _refusal("channel to publish to", name, "endings .dead-letter and .replay are written by keyop alone")
         )
     return name
+
+
+def is_pattern(name: str) -> bool:
+    """Whether it may stand for several channels: it has one of ``* ? [``, which no channel's name has."""
+    return isinstance(name, str) and not {"*", "?", "["}.isdisjoint(name)
+
+
+def check_channel_or_pattern(name: str) -> str:
+    """Give `name` back if one may subscribe to it, as one channel or as a pattern. Raises ChannelNameError."""
+    if not is_pattern(name):
+        return check_channel(name)
+    if not _is_pattern(name):
+        rule = "1 to 200 of A-Z a-z 0-9 . _ - and * ? [...] [!...], not starting with a dot"
+        raise ChannelNameError(_refusal("pattern of channel names", name, rule))
+    if "[" in _SET.sub("", name):
+        raise ChannelNameError(_refusal("pattern of channel names", name, "a [ without its ]"))
+    return name
+
+
+def matches(pattern: str, channel: str) -> bool:
+    """Whether a channel belongs to a pattern, by the rules of `fnmatch`, upper and lower case being different.
+
+    What keyop alone writes belongs only to a pattern that has the reserved ending itself, such as ``*.dead-letter``.
+    """
+    from fnmatch import fnmatchcase
+
+    if any(channel.endswith(suffix) and not pattern.endswith(suffix) for suffix in _RESERVED_SUFFIXES):
+        return False
+    return fnmatchcase(channel, pattern)
 
 
 def check_subscriber_id(subscriber_id: str) -> str:

@@ -80,3 +80,34 @@ def test_whatever_passes_is_safe_as_a_file_name(name: str) -> None:
     assert len(file_name) <= 255 - len(".offset")
     assert b"/" not in file_name
     assert not name.startswith(".")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "channel", "does"),
+    [
+        ("sensors.*", "sensors.attic", True),
+        ("sensors.*", "sensors.attic.left", True),
+        ("sensors.*", "sensors", False),
+        ("sensors.*", "Sensors.attic", False),
+        ("sensor?", "sensors", True),
+        ("room[12]", "room2", True),
+        ("room[!12]", "room2", False),
+        ("room[!12]", "room3", True),
+        ("*", "anything", True),
+        ("*", "anything.dead-letter", False),
+        ("*", "anything.replay", False),
+        ("*.dead-letter", "anything.dead-letter", True),
+        ("*.dead-letter", "anything.replay", False),
+        ("*.replay", "anything.replay", True),
+    ],
+)
+def test_a_pattern_stands_for_channels(pattern: str, channel: str, does: bool) -> None:
+    assert names.is_pattern(pattern)
+    assert names.check_channel_or_pattern(pattern) == pattern
+    assert names.matches(pattern, channel) is does
+
+
+@pytest.mark.parametrize("name", [".*", "a/*", "*" * 201, "[a", "x[!]", "a b*", "*\n", "[\n]"])
+def test_what_is_no_pattern_is_refused(name: str) -> None:
+    with pytest.raises(ChannelNameError, match="pattern"):
+        names.check_channel_or_pattern(name)

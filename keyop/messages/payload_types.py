@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 from keyop.errors import PayloadError, PayloadTypeError
@@ -20,12 +21,7 @@ class PayloadTypes:
 
     def register(self, name: str, kind: Any) -> None:
         """Register a class (or anything a pydantic `TypeAdapter` takes). Raises `PayloadTypeError` for a repeat."""
-        if not isinstance(name, str) or not name:
-            raise PayloadTypeError(f"a payload type's name is a text, not {name!r}")
-        if name in self._adapters:
-            raise PayloadTypeError(f"payload type {name!r} is registered already")
-        if kind is None:
-            raise PayloadTypeError(f"payload type {name!r} needs a class")
+        check_payload_type(name, kind, self._adapters)
         from pydantic import TypeAdapter
         from pydantic.errors import PydanticUserError
 
@@ -70,6 +66,16 @@ class PayloadTypes:
         if adapter is None:
             return False, None
         return True, adapter.validate_json(text)
+
+
+def check_payload_type(name: str, kind: Any, registered: Container[str]) -> None:
+    """Raise `PayloadTypeError` for a name that is none or is there already, and for what is no class at all."""
+    if not isinstance(name, str) or not name:
+        raise PayloadTypeError(f"a payload type's name is a text, not {name!r}")
+    if name in registered:
+        raise PayloadTypeError(f"payload type {name!r} is registered already")
+    if kind is None:
+        raise PayloadTypeError(f"payload type {name!r} needs a class")
 
 
 def _untyped(payload: Any) -> PayloadTypeError:
