@@ -19,6 +19,7 @@ _NAMES = (
     "subscribers",
     "status",
     "verify",
+    "doctor",
     "recover",
     "checkpoint",
     "writer",

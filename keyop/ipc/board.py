@@ -39,6 +39,18 @@ def channel_hash(channel: bytes) -> tuple[int, int]:
 
 
 class Board:
+def board_bytes(channels: int) -> int:
+    """How much shared memory the board of so many channels takes."""
+    return layout.BOARD_HEADER_BYTES + _slots(channels) * layout.CHANNEL_WORDS * 4
+
+
+def _slots(channels: int) -> int:
+    slots = _LEAST_SLOTS
+    while slots < channels * 4:
+        slots *= 2
+    return slots
+
+
     """A mapped board, on either side."""
 
     __slots__ = ("_constant", "_mask", "_used", "memory", "words")
@@ -58,11 +70,8 @@ class Board:
         A board that is there already is marked GONE first, so that who has it mapped looks for this one.
         """
         retire(identity)
-        slots = _LEAST_SLOTS
-        while slots < channels * 4:
-            slots *= 2
-        size = layout.BOARD_HEADER_BYTES + slots * layout.CHANNEL_WORDS * 4
-        shared = memory.create(identity.board(), size, identity.owner)
+        slots = _slots(channels)
+        shared = memory.create(identity.board(), board_bytes(channels), identity.owner)
         shared.words[layout.TABLE_SLOTS] = slots
         shared.words[layout.INCARNATION] = int.from_bytes(os.urandom(4), "little") | 1
         shared.words[layout.SYNC_INTERVAL_MS] = sync_interval_ms

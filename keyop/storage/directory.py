@@ -8,7 +8,8 @@ from pathlib import Path
 from keyop.errors import DataDirectoryError
 from keyop.ownership import make_given_directory
 
-_NETWORK_FILE_SYSTEMS = frozenset(("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs"))
+NETWORK_FILE_SYSTEMS = frozenset(("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs"))
+"""Kinds of file system that are refused: other hosts undermine their locks and syncs."""
 
 
 class DataDirectory:
@@ -81,7 +82,7 @@ class DataDirectory:
     def refuse_network_file_system(self) -> None:
         """Raise `DataDirectoryError` on a file system whose locks and syncs other hosts undermine (Linux)."""
         kind = self.file_system()
-        if kind in _NETWORK_FILE_SYSTEMS and not os.environ.get("KEYOP_ALLOW_NETWORK_FS"):
+        if kind in NETWORK_FILE_SYSTEMS and not os.environ.get("KEYOP_ALLOW_NETWORK_FS"):
             raise DataDirectoryError(
                 f"{self.path}: is on {kind}, where locks and syncs cannot be relied on; use a local disk, "
                 "or set KEYOP_ALLOW_NETWORK_FS=1 if you know that they can"
