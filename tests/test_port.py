@@ -84,8 +84,10 @@ def test_a_port_that_cannot_be_made_whole_leaves_nothing(identity: DirectoryIden
 
 def test_a_port_with_a_part_missing_or_wrong_is_refused_with_the_reason(identity: DirectoryIdentity) -> None:
     mine = Port.create(identity, NAME)
-    mine.words[layout.VERSION] = 2
-    with pytest.raises(SharedMemoryError, match="version 2, ours is 1"):
+    mine.words[layout.VERSION] = layout.VERSION_NUMBER + 1
+    with pytest.raises(
+        SharedMemoryError, match=f"version {layout.VERSION_NUMBER + 1}, ours is {layout.VERSION_NUMBER}"
+    ):
         Port.open(identity, NAME)
     mine.words[layout.VERSION] = layout.VERSION_NUMBER
     semaphore.unlink(identity.commit_semaphore(NAME))

@@ -24,7 +24,7 @@ import zlib
 MASK = 0xFFFF_FFFF
 CHECK = 0x6B65_796F
 
-VERSION_NUMBER = 1
+VERSION_NUMBER = 2
 BOARD_MAGIC = 0x4B45_5942
 PORT_MAGIC = 0x4B45_5950
 SLOTS_MAGIC = 0x4B45_5953
@@ -40,8 +40,16 @@ MAGIC, VERSION, PLATFORM, SIZE, DIRECTORY_LO, DIRECTORY_HI, PID = range(7)
 INCARNATION, STATE, SYNC_INTERVAL_MS, WRITER_ASLEEP, TABLE_SLOTS, STALL_ERRNO, AT_REST = range(7, 14)
 BOARD_COUNTERS = 16  # 64-bit values, three words each, in the order of COUNTERS
 COUNTERS = ("frames", "syncs", "refused", "evicted_bytes", "checkpoints", "duplicates", "audit_dropped")
-BOARD_HEADER_BYTES = 256
+BOARD_COMMIT_TIMES = 64  # a histogram: group commits that were synced, from the look at the rings to the answers
+BOARD_SYNC_TIMES = 96  # a histogram: syncs of the journal
+BOARD_HEADER_BYTES = 512
 CHANNEL_WORDS = 8  # hash lo, hi; end lo, hi, check; records since the start lo, hi, check
+
+# A histogram of times: counts by size, then the sum in nanoseconds as a 64-bit value. Count 0 is of what took less than
+# 2**HISTOGRAM_SHIFT ns, each further one of what took up to twice as long, the last one of all that took longer.
+HISTOGRAM_SHIFT = 13
+HISTOGRAM_COUNTS = 29
+HISTOGRAM_WORDS = HISTOGRAM_COUNTS + 3
 
 # States of the board
 STARTING, OPEN, STALLED, CLOSING, GONE = range(1, 6)
@@ -59,22 +67,28 @@ REPLIES_A_RECORD = 4  # at most: `open` answers offset, moves, attempts and thei
 
 # Port: slots of subscriptions, then the ring
 SLOTS_BYTES = 1024
-SLOT_BYTES = 768
+SLOT_BYTES = 1024
 SLOTS_A_PAGE = 64
 MOST_SLOT_PAGES = 1023  # beyond the first: a damaged number of pages must not keep a writer busy for minutes
 RING_SIZE_BYTES = 256 * 1024
-RING_BYTES = 52 * 1024
+RING_BYTES = 65 * 1024
 PORT_SIZE_BYTES = RING_BYTES + RING_SIZE_BYTES
 # A further page of slots: an object of its own, header and slots
 SLOT_PAGE_SIZE_BYTES = SLOTS_BYTES + SLOTS_A_PAGE * SLOT_BYTES
 
 # Slot, all written by the process
 SLOT_IN_USE, SLOT_PART, SLOT_PARTS, SLOT_FLAGS, SLOT_CHECK = range(5)  # the last: CRC-32 of the three and the names
-SLOT_ASKED, SLOT_GRANTED, SLOT_PEER, SLOT_LEAVING = 1, 2, 3, 4  # values of SLOT_IN_USE; 0 is free
+# Values of SLOT_IN_USE; 0 is free
+SLOT_ASKED, SLOT_GRANTED, SLOT_PEER, SLOT_LEAVING, SLOT_PUBLISHED = range(1, 6)
 SLOT_CURSOR_BYTES = (32, 64)  # two copies of moves, offset, attempts, CRC-32; the valid one with more moves
 SLOT_COUNTERS = 24  # words: 64-bit values, three words each, in the order of SLOT_COUNTER_NAMES
 SLOT_COUNTER_NAMES = ("handled", "failed", "dead_lettered", "deferred", "damaged", "skipped_bytes")
 SLOT_NAMES_BYTES = 256  # u16 length of the channel, u16 length of the id, channel, id
+# Histograms. Of a subscription: from publish to handler, and of the handler. Of a peer: round trips. Of a channel that
+# this process publishes to: from publish to disk.
+SLOT_TIMES = (192, 224)
+AGES, HANDLER_TIMES = 0, 1
+ROUND_TRIPS = PUBLISH_TIMES = 0
 
 # A slot of a peer of hub or client: the names are the peer's and its address, and at SLOT_COUNTERS stand values in the
 # order of SLOT_PEER_VALUES, UNKNOWN where there is none. Ages are as of the last store, which is half a second ago.

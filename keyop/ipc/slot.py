@@ -12,6 +12,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from keyop.ipc import layout
+from keyop.ipc.histogram import Distribution, Histogram, read_histogram
 from keyop.ipc.memory import Memory
 from keyop.ipc.word import load64, store64
 
@@ -51,7 +52,11 @@ class Slot:
 
     def occupy_peer(self, name: bytes, address: bytes) -> None:
         """Make it the place of a peer, whose state is not known yet."""
-        self._occupy(name[:255], address[:255], 0, 0, 1, layout.SLOT_PEER)
+        self._occupy(name[:255], address[:253], 0, 0, 1, layout.SLOT_PEER)
+
+    def occupy_published(self, channel: bytes) -> None:
+        """Make it the place of a channel that this process publishes to."""
+        self._occupy(channel, b"", 0, 0, 1, layout.SLOT_PUBLISHED)
 
     def _occupy(self, channel: bytes, id: bytes, flags: int, part: int, parts: int, state: int) -> None:
         base, words, word = self._base, self._words, self._word
@@ -110,6 +115,14 @@ class Slot:
         """Store a counter's new total."""
         store64(self._words, self._word + layout.SLOT_COUNTERS + 3 * layout.SLOT_COUNTER_NAMES.index(name), total)
 
+    def histogram(self, which: int) -> Histogram:
+        """One of `layout.SLOT_TIMES`, empty, to be counted in."""
+        return Histogram(self._words, self._word + layout.SLOT_TIMES[which])
+
+    def move_histogram(self, which: int, histogram: Histogram) -> None:
+        """Go on counting in this slot: shared memory was made anew, or the times were counted elsewhere so far."""
+        histogram.move(self._words, self._word + layout.SLOT_TIMES[which])
+
     # ---- anybody's side
 
     @property
@@ -126,6 +139,11 @@ class Slot:
     def is_peer(self) -> bool:
         """Whether a peer of hub or client stands here."""
         return bool(self._words[self._word + layout.SLOT_IN_USE] == layout.SLOT_PEER)
+
+    @property
+    def is_published(self) -> bool:
+        """Whether this is the place of a channel that the process publishes to."""
+        return bool(self._words[self._word + layout.SLOT_IN_USE] == layout.SLOT_PUBLISHED)
 
     @property
     def sound(self) -> bool:
@@ -169,6 +187,10 @@ class Slot:
         """The totals by name."""
         first = self._word + layout.SLOT_COUNTERS
         return {name: load64(self._words, first + 3 * i) or 0 for i, name in enumerate(layout.SLOT_COUNTER_NAMES)}
+
+    def times(self, which: int) -> Distribution:
+        """What was counted in one of `layout.SLOT_TIMES`."""
+        return read_histogram(self._words, self._word + layout.SLOT_TIMES[which])
 
     def peer(self) -> dict[str, int | None]:
         """What was stored of a peer; None for what is not known."""
