@@ -300,6 +300,34 @@ def test_shared_memory_emptied_while_a_publish_waits(data_dir: Path) -> None:
     assert sorted(payloads(data_dir)) == [0, 1, 2, 3, 4, 5]
 
 
+def test_who_waits_for_room_is_not_overtaken_for_ever(data_dir: Path) -> None:
+    """While one waits for room for much, another's little goes in, and is committed at once with what made the room."""
+    with Messenger(data_dir) as m:
+        m.publish("c", 0, payload_type=TYPE)
+        pid = writer_pid(data_dir)
+        assert pid is not None
+        gate, ring = m._attachment.commit_gate, m._attachment._ring
+
+        def publish(payload: str) -> threading.Thread:
+            thread = threading.Thread(target=m.publish, args=("c", payload), kwargs={"payload_type": TYPE}, daemon=True)
+            thread.start()
+            return thread
+
+        freeze(pid)
+        first = ring.head
+        publishers = [publish("x" * 100_000), publish("x" * 100_000)]
+        eventually(lambda: ring.head - first & layout.MASK > 200_000 and len(gate._waiters) == 1)
+        publishers.append(publish("y" * 100_000))
+        eventually(lambda: len(gate._waiters) == 2)
+        publishers.append(publish("z"))
+        eventually(lambda: len(gate._waiters) == 3)
+        os.kill(pid, signal.SIGCONT)
+        for publisher in publishers:
+            publisher.join(DEADLINE_S)
+            assert not publisher.is_alive()
+    assert sorted(map(str, payloads(data_dir))) == ["0", "x" * 100_000, "x" * 100_000, "y" * 100_000, "z"]
+
+
 @needs_shm
 def test_the_ports_alone_vanish(data_dir: Path) -> None:
     """The writer has them mapped and goes on; they are made anew for the next one."""

@@ -218,12 +218,13 @@ class Attachment:
         return self.replies.of(position, channel)
 
     def _wait_for_room(self, length: int, deadline: float | None) -> None:
-        head = self._ring.head
         self.writer.knock()
         self.refuse_poisoned()
 
         def room() -> bool:
-            used = head - self._words[COMMITTED] & MASK
+            # COMMITTED first, and HEAD as it is by then: what another thread has put in meanwhile may be committed too.
+            committed = self._words[COMMITTED]
+            used = self._ring.head - committed & MASK
             return layout.RING_SIZE_BYTES - used >= length + 8 or self.writer.words[STATE] >= layout.CLOSING
 
         if not self.commit_gate.wait(room, deadline):
