@@ -7,6 +7,7 @@ from pathlib import Path
 from zlib import crc32
 
 from keyop.ipc import layout, memory
+from keyop.ipc.histogram import Distribution, Histogram, read_histogram
 from keyop.ipc.memory import Memory
 from keyop.ipc.names import DirectoryIdentity
 from keyop.ipc.word import load64, store64
@@ -38,7 +39,6 @@ def channel_hash(channel: bytes) -> tuple[int, int]:
     return crc32(channel) | 1, crc32(channel, 0x9E37_79B9)
 
 
-class Board:
 def board_bytes(channels: int) -> int:
     """How much shared memory the board of so many channels takes."""
     return layout.BOARD_HEADER_BYTES + _slots(channels) * layout.CHANNEL_WORDS * 4
@@ -51,6 +51,7 @@ def _slots(channels: int) -> int:
     return slots
 
 
+class Board:
     """A mapped board, on either side."""
 
     __slots__ = ("_constant", "_mask", "_used", "memory", "words")
@@ -169,6 +170,14 @@ def _slots(channels: int) -> int:
     def set_counter(self, name: str, total: int) -> None:
         """The writer's side."""
         store64(self.words, _COUNTER_AT[name], total)
+
+    def histogram(self, at: int) -> Histogram:
+        """The writer's side: ``layout.BOARD_COMMIT_TIMES`` or ``BOARD_SYNC_TIMES``, to be counted in."""
+        return Histogram(self.words, at)
+
+    def times(self, at: int) -> Distribution:
+        """What the writer has counted there."""
+        return read_histogram(self.words, at)
 
 
 def is_named(identity: DirectoryIdentity) -> bool:
