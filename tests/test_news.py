@@ -30,7 +30,7 @@ def publish(attachment: Attachment, channel: str) -> None:
 class Heard:
     """What the listener was told, and a wait that no tick ends."""
 
-    def __init__(self, attachment: Attachment, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, attachment: Attachment) -> None:
         self.channels: set[str] = set()
         self.some = asyncio.Event()
         self.news = News(attachment, asyncio.get_running_loop(), self._hear)
@@ -52,9 +52,12 @@ def test_growth_is_posted_to_who_has_no_cursor_there(attachment: Attachment, mon
     other = Attachment(attachment.settings)
 
     async def play() -> None:
-        heard = Heard(attachment, monkeypatch)
+        heard = Heard(attachment)
+        for channel in ("a", "b"):
+            await asyncio.to_thread(publish, other, channel)
         heard.news.follow("a")
         await asyncio.to_thread(attachment.drain, None)
+        assert await heard.next() == {"a"}
         for _ in range(3):
             await asyncio.to_thread(publish, other, "a")
             assert await heard.next() == {"a"}
@@ -71,9 +74,34 @@ def test_growth_is_posted_to_who_has_no_cursor_there(attachment: Attachment, mon
     other.close()
 
 
+def test_a_channel_that_does_not_exist_is_not_made(attachment: Attachment, data_dir: Path) -> None:
+    """A peer may make up names. From the first tick behind its first message on it is like any other."""
+
+    async def play() -> None:
+        heard = Heard(attachment)
+        heard.news.follow("made-up")
+        heard.news.follow("later")
+        heard.news.leave("made-up")
+        ticks = attachment.ticks
+        await asyncio.to_thread(eventually, lambda: attachment.ticks > ticks + 1)
+        await asyncio.to_thread(attachment.drain, None)
+        assert list((data_dir / "channels").iterdir()) == []
+        await asyncio.to_thread(publish, attachment, "later")
+        while "later" not in await heard.next():
+            pass
+        ticks = attachment.ticks
+        await asyncio.to_thread(eventually, lambda: attachment.ticks > ticks + 1)
+        assert heard.news._absent == set()
+        assert heard.news._untold == {}
+        heard.news.close()
+
+    asyncio.run(play())
+    assert [path.name for path in (data_dir / "channels").iterdir()] == ["later"]
+
+
 def test_another_writer_is_told_again(attachment: Attachment, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
-        heard = Heard(attachment, monkeypatch)
+        heard = Heard(attachment)
         heard.news.follow("a")
         await asyncio.to_thread(publish, attachment, "a")
         before = attachment.writer.board.incarnation

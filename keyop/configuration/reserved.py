@@ -1,7 +1,6 @@
 """Names in the lists of hub and client that are of no use: what keyop alone writes stays where it was written.
 
-A warning and no error: files of the Go program have such names, and to one of its releases up to 1.18 dead letters do go
-out.
+A warning and no error: files of the Go program have such names, and to its releases up to 1.18 dead letters do go out.
 """
 
 from __future__ import annotations

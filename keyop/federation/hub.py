@@ -137,7 +137,9 @@ class Hub:
     async def _open(self, known: Known, entry: PeerSettings, peer: Peer) -> Outbound:
         """Its channels, and its place among the connections. Raises `KeyopError`, `OSError`."""
         host, hello = self._host, peer.hello
-        channels = granted(hello.subscribe, entry)
+        channels = peer.granted = granted(hello.subscribe, entry)
+        if not entry.subscribe:
+            channels = known.affordable(channels, host.limits.subscribe_names, ephemeral=hello.ephemeral)
         if not hello.ephemeral:
             peer.connection.traffic = known.standing.traffic
         position_id = None if hello.ephemeral else host.positions.id_of(peer.name)
@@ -159,7 +161,7 @@ class Hub:
 
     def _let_in(self, known: Known, peer: Peer, outbound: Outbound) -> None:
         host, connection, entry = self._host, peer.connection, known.entry
-        if entry is None or granted(peer.hello.subscribe, entry) != peer.channels:
+        if entry is None or granted(peer.hello.subscribe, entry) != peer.granted:
             connection.close(CloseCode.GOING_AWAY, "the list of peers has changed, come again")
         if entry is None or connection.session.state is State.CLOSED:
             return
@@ -177,6 +179,7 @@ class Hub:
         detail += f" sub=[{','.join(peer.channels)}]" if peer.channels else ""
         detail += f" pub=[{','.join(entry.publish)}]" if entry.publish else ""
         detail += f" refused={peer.hello.refused_count} ({', '.join(peer.hello.refused)})" if peer.hello.refused else ""
+        detail += f" left_out={peer.left_out} (max_subscribe_names)" if peer.left_out else ""
         detail += " namesake" if link.is_namesake else ""
         host.audit.event("client_connected", peer=peer.name, peer_addr=peer.address, detail=detail)
         count = f"{len(peer.channels)} channel{'' if len(peer.channels) == 1 else 's'}"

@@ -34,6 +34,8 @@ class News:
         # What the writer has not been told yet: whether to post for a channel. A subscription's cursor would tell it;
         # ephemeral peers have none.
         self._untold: dict[str, int] = {}
+        # Those that do not exist yet. To tell the writer of them would make them, and a peer may make up names.
+        self._absent: set[str] = set()
         self._ticks = attachment.ticks
         self._closed = False
         threading.Thread(target=self._watch, name="keyop-news", daemon=True).start()
@@ -43,7 +45,10 @@ class News:
         with self._lock:
             self._followed[channel] = self._followed.get(channel, 0) + 1
             if self._followed[channel] == 1:
-                self._untold[channel] = 1
+                if self._attachment.directory.channel(channel).is_dir():
+                    self._untold[channel] = 1
+                else:
+                    self._absent.add(channel)
                 self._tell()
         self._attachment.data_gate.knock()
 
@@ -55,8 +60,11 @@ class News:
                 del self._followed[channel]
                 self._ends.pop(channel, None)
                 self._places.pop(channel, None)
-                self._untold[channel] = 0
-                self._tell()
+                if channel in self._absent:
+                    self._absent.remove(channel)
+                else:
+                    self._untold[channel] = 0
+                    self._tell()
 
     def _tell(self) -> None:
         """What the ring has no room for now is told at the next tick."""
@@ -92,7 +100,7 @@ class News:
         if self._closed or self._attachment.ticks != self._ticks:
             return True
         with self._lock:
-            return any(self._end(channel) != self._ends.get(channel) for channel in self._followed)
+            return any(self._has_grown(channel) for channel in self._followed)
 
     def _grown(self) -> set[str]:
         with self._lock:
@@ -100,19 +108,29 @@ class News:
             if ticks != self._ticks:
                 self._ticks = ticks
                 grown = set(self._followed)
+                self._look_for_absent()
                 self._tell()
             else:
-                grown = {channel for channel in self._followed if self._end(channel) != self._ends.get(channel)}
+                grown = set(filter(self._has_grown, self._followed))
             for channel in grown:
                 self._ends[channel] = self._end(channel)
             return grown
+
+    def _has_grown(self, channel: str) -> bool:
+        return channel not in self._absent and self._end(channel) != self._ends.get(channel)
+
+    def _look_for_absent(self) -> None:
+        """Channels that have come into being meanwhile are on the board."""
+        for channel in [channel for channel in self._absent if self._end(channel) is not None]:
+            self._absent.remove(channel)
+            self._untold[channel] = 1
 
     def _end(self, channel: str) -> int | None:
         board = self._attachment.writer.board
         if board is not self._board:
             self._board = board
             self._places.clear()
-            self._untold.update(dict.fromkeys(self._followed, 1))  # another writer
+            self._untold.update(dict.fromkeys(self._followed.keys() - self._absent, 1))  # another writer
         place = self._places.get(channel)
         if place is None:
             place = board.find(channel.encode())

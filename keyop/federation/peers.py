@@ -30,6 +30,8 @@ class Peer:
         self.outbound: Outbound | None = None
         """None unless its positions are open."""
         self.standing: Standing | None = None
+        self.granted: tuple[str, ...] = ()
+        """What its entry in the list had for it when its positions were opened."""
         self.ended = asyncio.Event()
         """Set when all that it had is given back."""
 
@@ -42,6 +44,11 @@ class Peer:
     def channels(self) -> tuple[str, ...]:
         """What it gets."""
         return tuple(self.outbound.feeds) if self.outbound is not None else ()
+
+    @property
+    def left_out(self) -> int:
+        """How many of the channels that it was granted it does not get: see `Known.affordable`."""
+        return len(self.granted) - len(self.channels)
 
 
 class Known:
@@ -63,6 +70,20 @@ class Known:
     def connections(self) -> list[Peer]:
         """All of them."""
         return [*([self.durable] if self.durable else []), *self.ephemeral]
+
+    def affordable(self, channels: tuple[str, ...], most: int, *, ephemeral: bool) -> tuple[str, ...]:
+        """Those of the channels that it asks for that one more connection gets, if it may ask for any.
+
+        Each position is a file and a directory, each channel of a connection takes memory: a peer that makes up names
+        must not get more of them by coming again.
+        """
+        if ephemeral:
+            room = most - sum(len(peer.channels) for peer in self.ephemeral)
+            return channels[: max(0, room)]
+        known = self.behind.positions
+        new = [channel for channel in channels if channel not in known]
+        refused = set(new[max(0, most - len(known)) :])
+        return tuple(channel for channel in channels if channel not in refused)
 
 
 class PeerList:
@@ -122,7 +143,7 @@ class PeerList:
             self._host.standings.add(known.standing)
         known.entry = entry
         for peer in known.connections:
-            if peer.channels != granted(peer.hello.subscribe, entry):
+            if peer.granted != granted(peer.hello.subscribe, entry):
                 peer.connection.close(CloseCode.GOING_AWAY, "its channels have changed, come again")
             elif peer.inbound is not None:
                 peer.inbound.allowed = frozenset(entry.publish) or None
