@@ -17,7 +17,7 @@ TEXT = """\
 \b
 Exit codes:
     0  done
-    1  failed, standard error says why; verify: problems found
+    1  failed, standard error says why; verify, doctor: problems found
     2  wrong usage: arguments, names, configuration
     3  status: no writer runs
     4  status: the writer is stalled (a full or failing disk)
