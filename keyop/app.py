@@ -20,6 +20,7 @@ from keyop.configuration.settings import SubscriberSettings
 from keyop.errors import AppError
 from keyop.messages.payload_types import check_payload_type
 from keyop.names import check_channel_or_pattern, check_subscriber_id, is_pattern, matches
+from keyop.subscriber.invoking import is_coroutine_function
 from keyop.subscriber.options import Start, checked_age, checked_start, retry_policy
 
 if TYPE_CHECKING:
@@ -159,6 +160,12 @@ class App:
         self.stop_hooks.append(hook)
         return hook
 
+    @property
+    def needs_event_loop(self) -> bool:
+        """Whether anything in it is a coroutine function."""
+        functions = [declared.handler for declared in self.handlers] + self.start_hooks + self.stop_hooks
+        return any(is_coroutine_function(function) for function in functions)
+
     # ---- attached
 
     def attach(
@@ -179,15 +186,19 @@ class App:
         self.bind(messenger)
         try:
             for declared in chosen:
-                options = dict(declared.options)
-                if part[1] > 1 and not declared.options.get("exactly_once"):
-                    options["part"] = part
-                # As a decorator: the same for both messengers.
-                messenger.subscribe(declared.channel, declared.id, **options)(declared.handler)
+                self.subscribe(declared, part)
         except BaseException:
             self.release()
             raise
         return chosen
+
+    def subscribe(self, declared: Declared, part: tuple[int, int] = (1, 1)) -> None:
+        """Subscribe one handler with the messenger that the app is bound to. Raises as `keyop.Messenger.subscribe`."""
+        options = dict(declared.options)
+        if part[1] > 1 and not declared.options.get("exactly_once"):
+            options["part"] = part
+        # As a decorator: the same for both messengers.
+        (self._aio or self.messenger).subscribe(declared.channel, declared.id, **options)(declared.handler)
 
     def choose(self, only: Collection[str] = (), part: tuple[int, int] = (1, 1)) -> list[Declared]:
         """The handlers that `attach` subscribes. Raises `AppError` for an id that no handler has."""

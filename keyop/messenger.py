@@ -383,6 +383,19 @@ class Messenger:
     def run(self) -> None:
         """Block until SIGINT or SIGTERM, then close. Called in the main thread."""
         stop = threading.Lock()
+    def end_subscriptions(self, timeout: float = CLOSE_TIMEOUT_S) -> list[tuple[str, str]]:
+        """End all subscriptions, each after the message under way; publishing goes on until `close`.
+
+        Returns the channel and the id of those whose handler still runs after ``timeout`` seconds.
+        """
+        with self._lock:
+            subscriptions = list(self._subscriptions.values())
+        running = self._close_subscriptions(subscriptions, time.monotonic() + timeout)
+        with self._lock:
+            for ended in set(subscriptions) - set(running):
+                self._subscriptions.pop((ended.channel, ended.id), None)
+        return [(subscription.channel, subscription.id) for subscription in running]
+
         stop.acquire()
 
         def on_signal(_number: int, _frame: object) -> None:
@@ -427,7 +440,9 @@ class Messenger:
         with contextlib.suppress(ValueError):
             _messengers.remove(self)
 
-    def _close_subscriptions(self, subscriptions: list[Subscription], deadline: float) -> None:
+    def _close_subscriptions(self, subscriptions: list[Subscription], deadline: float) -> list[Subscription]:
+        """Give back those whose thread ends in time; the others."""
+        running = []
         for subscription in subscriptions:
             subscription.stop()
         for subscription in subscriptions:
@@ -438,11 +453,13 @@ class Messenger:
                 continue
             try:
                 subscription.close(deadline=deadline)
+                running.append(subscription)
             except KeyopError as error:
                 self._log.warning("%s/%s: %s", subscription.channel, subscription.id, error)
 
     def _report_refusals(self) -> None:
         """Periodic publishes return before the writer can refuse them: these refusals are logged."""
+        return running
         for _position, code, value in self._attachment.replies.unclaimed():
             self._log.error("a message that publish had accepted was refused: code %d, value %d", code, value)
 

@@ -11,7 +11,8 @@ import sys
 
 from keyop.configuration.settings import Settings
 from keyop.errors import ConfigError, FederationBusy, KeyopError
-from keyop.federation.serving import EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_USAGE, serve, set_up_logging
+from keyop.federation.serving import EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_USAGE, serve
+from keyop.process_log import set_up_logging
 
 
 def main(arguments: list[str]) -> int:

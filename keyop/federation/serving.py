@@ -7,13 +7,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -85,39 +83,3 @@ async def _serve(role: Role, service: Service, describe: Callable[[Any], str], i
 def _look_at_parent(stop: asyncio.Event) -> None:
     if not os.read(sys.stdin.fileno(), 4096):
         stop.set()
-
-
-def set_up_logging(log_format: str, level: str) -> None:
-    """Log the library's events to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if log_format == "json" else _Text())
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(logging.WARNING)
-    logging.getLogger("keyop").setLevel(level.upper())
-
-
-class _Text(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        """As the writer's: time, level, where from, what."""
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        name = record.name.removeprefix("keyop.")
-        text = (
-            f"{moment}.{record.msecs:03.0f}Z {record.levelname.lower()} {name}[{record.process}] {record.getMessage()}"
-        )
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
-
-
-class _Json(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        """One JSON object a line."""
-        said: dict[str, Any] = {
-            "ts": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{record.msecs:03.0f}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "pid": record.process,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            said["exception"] = self.formatException(record.exc_info)
-        return json.dumps(said, separators=(",", ":"))
