@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -46,6 +48,25 @@ def test_a_name_that_was_forgotten_is_free(names: PositionNames) -> None:
     assert names.id_of("a_b") == "fed-a_b"
     assert names.id_of("a:b") != "fed-a_b"
     names.forget("fed-that-never-was")
+
+
+def test_a_name_that_could_not_be_noted_is_noted_the_next_time(
+    tmp_path: Path, names: PositionNames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names.id_of("a_b")
+
+    def full(_fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            names.id_of("a:b")
+        with pytest.raises(OSError, match="No space"):
+            names.forget("fed-a_b")
+    other = names.id_of("a:b")
+    again = PositionNames(tmp_path, HUB_PREFIX)
+    assert (again.id_of("a:b"), again.id_of("a_b")) == (other, "fed-a_b")
 
 
 def test_long_names_are_cut_and_stay_apart(names: PositionNames) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import os
 import ssl
@@ -17,7 +19,9 @@ from federation import Host, Net, net_at, to_hub
 from pki import Pki, write
 from raw_peer import Gone, connect, greet
 
+from keyop.federation import absent
 from keyop.federation.authority import Authority
+from keyop.federation.hub import Hub
 
 
 @pytest.fixture
@@ -103,6 +107,53 @@ def test_a_broken_file_changes_nothing_and_other_keys_wait(pair: Pair) -> None:
     pair.client.is_client().write_config()
     pair.client.client.wait_for("these take effect when this process is started again: client.hubs")
     pair.flows()
+
+
+def test_an_emptied_file_changes_nothing(pair: Pair) -> None:
+    good = pair.hub.config_path.read_text()
+    for host, process in ((pair.hub, pair.hub.hub), (pair.client, pair.client.client)):
+        host.config_path.write_text("")
+        process.wait_for("what was read before stays in force")
+    pair.flows()
+    assert pair.client.client.log.count("connected to hub1") == 1
+    pair.hub.config_path.unlink()
+    pair.hub.config_path.write_text(good.replace("name: other", "name: third"))
+    pair.hub.hub.wait_for("other was taken off hub.allowed_peers")
+    pair.flows()
+
+
+def test_an_emptied_list_lets_nobody_stay(pair: Pair) -> None:
+    pair.hub.is_hub().write_config()
+    pair.hub.hub.wait_for("hub.allowed_peers is empty: nobody gets in")
+    pair.client.client.wait_for("4403 not in allowlist", 2)
+
+
+def test_a_list_that_could_not_be_brought_into_force_is_tried_again(
+    net: Net, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = net.host("hub1").is_hub("host2")
+    third = net.pki.instance("third")
+    failing = [OSError(errno.EIO, "the disk")]
+    look = absent.all_positions
+
+    def all_positions(*arguments: Any) -> dict[str, absent.Positions]:
+        if failing:
+            raise failing.pop()
+        return look(*arguments)
+
+    async def play() -> None:
+        hub = Hub(host.config.to_settings())
+        failing.clear()
+        await hub.start()
+        failing.append(OSError(errno.EIO, "the disk"))
+        host.is_hub("host2", "third").write_config()
+        await asyncio.to_thread(eventually, lambda: _gets_in(host, third))
+        await hub.close()
+
+    monkeypatch.setattr("keyop.federation.absent.all_positions", all_positions)
+    monkeypatch.setattr("keyop.federation.reload._AGAIN_S", 0.5)
+    asyncio.run(play())
+    assert "what was read before stays in force: [Errno 5] the disk" in caplog.text
 
 
 # ---- certificates

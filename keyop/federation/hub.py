@@ -51,13 +51,11 @@ class Hub:
             self._listener = Listener(context, host.limits, self._rejections, self._welcome, host.name, self._log)
             self._peers = PeerList(host)
             self.sweep = Sweep(host, self._peers)
-            await self._peers.allow(self._settings.hub.allowed_peers)
+            await self._new_settings(self._settings)
             addresses = self._listener.open(self._settings.hub.listen_addr)
         except BaseException:
             await host.close()
             raise
-        if not self._peers:
-            self._log.warning("hub.allowed_peers is empty: nobody gets in")
         reload = Reload(host, self._new_settings, "hub.allowed_peers")
         self._tasks = [asyncio.create_task(work()) for work in (self.sweep.run, self._look, reload.run)]
         return ", ".join(addresses)
@@ -218,7 +216,9 @@ class Hub:
     # ---- now and then
 
     async def _new_settings(self, settings: Settings) -> None:
-        """The configuration file has changed."""
+        """Those of the start, and again when the configuration file has changed."""
+        if not settings.hub.allowed_peers:
+            self._log.warning("hub.allowed_peers is empty: nobody gets in")
         await self._peers.allow(settings.hub.allowed_peers)
 
     async def _look(self) -> None:

@@ -97,9 +97,6 @@ class PeerList:
         """Whoever has this name; look at its entry."""
         return self._known.get(name)
 
-    def __len__(self) -> int:
-        return len(self._known)
-
     def connected(self) -> list[str]:
         """The names of those who have positions open."""
         return [name for name, known in self._known.items() if known.durable is not None]

@@ -6,6 +6,7 @@ They are the Go program's names, so that either program goes on where the other 
 from __future__ import annotations
 
 import json
+import os
 import re
 from _blake2 import blake2b  # `hashlib` would load OpenSSL's, too
 from pathlib import Path
@@ -46,19 +47,23 @@ class PositionNames:
             # Another one that looks the same came first.
             id = _cut(f"{self.prefix}{sanitised(name)}-{_hash(name)}", name)
         if id not in self._owners:
-            self._owners[id] = name
-            self._write()
+            self._write({**self._owners, id: name})
         return id
 
     def forget(self, id: str) -> None:
         """Its files are gone: the name is free. Raises `OSError`."""
-        if self._owners.pop(id, None) is not None:
-            self._write()
+        if id in self._owners:
+            self._write({other: name for other, name in self._owners.items() if other != id})
 
-    def _write(self) -> None:
+    def _write(self, owners: dict[str, str]) -> None:
+        """Synced: if a power cut took it, of two names that look the same either might get the other's position."""
         draft = self._path.with_name(f".{self._path.name}.new")
-        draft.write_text(json.dumps(self._owners, indent=1, sort_keys=True) + "\n")
+        with draft.open("w") as file:
+            file.write(json.dumps(owners, indent=1, sort_keys=True) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         draft.replace(self._path)
+        self._owners = owners
 
 
 def _cut(id: str, name: str) -> str:

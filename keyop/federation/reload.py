@@ -52,6 +52,9 @@ class Reload:
                 await self._look_at_config()
             except (KeyopError, OSError) as error:
                 self._complain(str(error))
+            except Exception:
+                # Without this task no change would be seen any more, and nobody would know why.
+                self._log.exception("what was read before stays in force")
             self._warn()
 
     def _warn(self) -> None:
@@ -93,8 +96,12 @@ class Reload:
         except ConfigError as error:
             self._log.warning("what was read before stays in force: %s", error)
             return
+        try:
+            await self._on_settings(settings)
+        except BaseException:
+            self._config_text = None  # it is good, and could not be brought into force: the next look tries again
+            raise
         self._log.info("read again: %s", self._config)
-        await self._on_settings(settings)
         if others := sorted(_differences(self._settings, settings) - self._others):
             self._log.warning("these take effect when this process is started again: %s", ", ".join(others))
         self._settings = settings
