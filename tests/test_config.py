@@ -30,6 +30,7 @@ from keyop.configuration.settings import (
     PeerSettings,
     Settings,
     StorageSettings,
+    WorkerSettings,
 )
 from keyop.errors import ConfigError
 
@@ -565,6 +566,41 @@ def test_addresses(address: str, expected: tuple[str, int]) -> None:
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(ValueError, match="is not an address"):
         host_and_port(address)
+
+
+def test_workers(write: Write) -> None:
+    path = write("storage: {data_dir: x}\nworkers: [{app: 'a.b:app', processes: 2, only: [c]}, {app: d, name: e}]")
+    settings = Config.load(path).to_settings()
+    assert settings.workers == (
+        WorkerSettings(app="a.b:app", processes=2, only=("c",)),
+        WorkerSettings(app="d", name="e"),
+    )
+    assert Settings.from_json(settings.to_json()) == settings
+
+
+@pytest.mark.parametrize(
+    ("entry", "fault"),
+    [
+        ("{}", "workers[0].app is not set"),
+        ("{app: 7}", "workers[0].app = 7: must be text"),
+        ("{app: 'shop/orders.py'}", "workers[0].app = 'shop/orders.py': must be a module and an app in it"),
+        ("{app: 'a:b:c'}", "workers[0].app = 'a:b:c': must be a module"),
+        ("{app: a, processes: -1}", "workers[0].processes = -1: must be 1 or more"),
+        ("{app: a, processes: 1000}", "workers[0].processes = 1000: must be 256 or less"),
+        ("{app: a, processes: '2'}", "workers[0].processes = '2': must be a whole number"),
+        ("{app: a, only: b}", "workers[0].only = 'b': must be a list"),
+        ("{app: a, only: [fed-b]}", "workers[0].only[0] = 'fed-b': not a subscriber id"),
+        ("{app: a, name: hub}", "workers[0].name = 'hub': is the name of a process of keyop's own"),
+        ("{app: a, name: 'a/2'}", "workers[0].name = 'a/2': must be up to 50 of"),
+        ("{app: a, prozesse: 2}", "workers[0].prozesse is not a key; the nearest one is workers[].processes"),
+        ("{app: a, name: c}, {app: b, name: c}", "2 entries are named 'c'"),
+    ],
+)
+def test_faults_of_workers(entry: str, fault: str, write: Write) -> None:
+    path = write(f"storage: {{data_dir: x}}\nworkers: [{entry}]")
+    [line] = faults_of(lambda: Config.load(path))
+    assert line.startswith(f"{path}:2: ")
+    assert fault in line
 
 
 # Settings

@@ -167,7 +167,7 @@ def test_a_role_that_comes_back_while_it_leaves() -> None:
 
 
 def test_settings_come_in_a_file_and_variables_in_the_environment() -> None:
-    code = f"import os, sys\nfd = int(sys.argv[1].partition('=')[2])\nprint(os.read(fd, 99), os.environ['X'], flush=True)\n{WAIT}"
+    code = f"import os, sys\nfd = int(sys.argv[1][12:])\nprint(os.read(fd, 99), os.environ['X'], flush=True)\n{WAIT}"
     with ParentProcess(role("a", code, settings="the settings", environment={"X": "y"})) as parent:
         parent.wait_for("is ready").wait_for(r"a \| b'the settings' y")
 

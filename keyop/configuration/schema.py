@@ -13,8 +13,9 @@ from pydantic import Field, StrictBool, StrictStr, ValidationInfo, field_validat
 
 from keyop.configuration.reserved import warn_of_sent, warn_of_taken
 from keyop.configuration.section import ZERO_COUNTS, Section
-from keyop.configuration.settings import SECTIONS, HubReference, PeerSettings, Settings
+from keyop.configuration.settings import SECTIONS, HubReference, PeerSettings, Settings, WorkerSettings
 from keyop.configuration.values import (
+    AppName,
     Channel,
     Count,
     Days,
@@ -27,14 +28,18 @@ from keyop.configuration.values import (
     ListenAddress,
     MessageBytes,
     Milliseconds,
+    ProcessCount,
+    RoleName,
     Signed,
     Spin,
+    SubscriberId,
 )
 
 _log = logging.getLogger("keyop.config")
 
 _default = Settings()
 _reference = HubReference()
+_worker = WorkerSettings(app="")
 
 
 class Storage(Section):
@@ -216,6 +221,17 @@ class Writer(Section):
     idle_exit: Annotated[Duration, ZERO_COUNTS] = _default.writer.idle_exit
 
 
+class WorkerEntry(Section):
+    """An entry of ``workers``."""
+
+    plain = WorkerSettings
+
+    app: AppName
+    name: RoleName = _worker.name
+    processes: ProcessCount = _worker.processes
+    only: tuple[SubscriberId, ...] = ()
+
+
 class Schema(Section):
     """The whole."""
 
@@ -232,6 +248,15 @@ class Schema(Section):
     audit: Audit = Audit()
     ipc: Ipc = Ipc()
     writer: Writer = Writer()
+    workers: tuple[WorkerEntry, ...] = ()
+
+    @field_validator("workers")
+    @classmethod
+    def _workers_have_names_of_their_own(cls, workers: tuple[WorkerEntry, ...]) -> tuple[WorkerEntry, ...]:
+        for name, count in Counter(worker.name for worker in workers if worker.name).items():
+            if count > 1:
+                raise ValueError(f"{count} entries are named {name!r}; give each a name of its own")
+        return workers
 
     @field_validator("tls")
     @classmethod

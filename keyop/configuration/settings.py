@@ -243,6 +243,23 @@ class WriterSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """One entry of ``workers``: processes that ``keyop up`` runs for an app."""
+
+    app: str
+    """``module:app``, as ``keyop worker`` takes it."""
+
+    name: str = ""
+    """What ``keyop status`` and ``keyop restart`` call it. Empty: the last part of the module's name."""
+
+    processes: int = 1
+    """How many processes share its work."""
+
+    only: tuple[str, ...] = ()
+    """The ids of the handlers to run. Empty: all of the app."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings of a process. Made by `keyop.config.Config.to_settings` or `keyop.configuration.lookup`."""
 
@@ -259,6 +276,7 @@ class Settings:
     audit: AuditSettings = AuditSettings()
     ipc: IpcSettings = IpcSettings()
     writer: WriterSettings = WriterSettings()
+    workers: tuple[WorkerSettings, ...] = ()
 
     explicit: frozenset[str] = field(default=frozenset())
     """The dotted keys that somebody set, in file, environment or argument: ``storage.sync_interval_ms``."""
@@ -283,9 +301,11 @@ class Settings:
         hub, client = values.get("hub", {}), values.get("client", {})
         hub["allowed_peers"] = tuple(_build(PeerSettings, peer) for peer in hub.get("allowed_peers", ()))
         client["hubs"] = tuple(_build(HubReference, reference) for reference in client.get("hubs", ()))
+        workers = tuple(_build(WorkerSettings, worker) for worker in values.get("workers", ()))
         sections = {name: _build(kind, values.get(name, {})) for name, kind in SECTIONS.items()}
         explicit = frozenset(values.get("explicit", ()))
-        return cls(name=values.get("name"), explicit=explicit, config_file=values.get("config_file"), **sections)
+        config_file = values.get("config_file")
+        return cls(name=values.get("name"), workers=workers, explicit=explicit, config_file=config_file, **sections)
 
 
 SECTIONS: Mapping[str, type[Any]] = {

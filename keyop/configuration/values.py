@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from typing import Annotated, TypeVar
 
@@ -10,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, StrictSt
 
 from keyop.configuration.address import host_and_port
 from keyop.configuration.durations import parse_duration
-from keyop.names import check_channel
+from keyop.names import check_channel, check_subscriber_id
 
 _MOST = 10**12
 """Far beyond what makes sense, and small enough that no product with a unit leaves 64 bits."""
@@ -47,6 +48,25 @@ def _hub_address(value: str) -> str:
     return value
 
 
+_is_app = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*(?::[^\W\d]\w*(?:\.[^\W\d]\w*)*)?").fullmatch
+_is_role = re.compile(r"[a-z0-9][a-z0-9_.-]{0,49}").fullmatch
+_ROLES = ("writer", "hub", "client", "metrics", "dashboard", "supervisor")
+
+
+def _app(value: str) -> str:
+    if not _is_app(value):
+        raise ValueError("must be a module and an app in it: 'shop.orders:app'")
+    return value
+
+
+def _role(value: str) -> str:
+    if value and not _is_role(value):
+        raise ValueError("must be up to 50 of a-z 0-9 . _ -, and begin with a letter or a digit")
+    if value in _ROLES:
+        raise ValueError(f"is the name of a process of keyop's own, as are {', '.join(_ROLES)}")
+    return value
+
+
 _Number = TypeVar("_Number", int, float)
 
 
@@ -71,3 +91,8 @@ FilePath = Annotated[StrictStr, BeforeValidator(_path)]
 ListenAddress = Annotated[StrictStr, AfterValidator(_address)]
 HubAddress = Annotated[StrictStr, AfterValidator(_hub_address)]
 Channel = Annotated[StrictStr, AfterValidator(check_channel)]
+SubscriberId = Annotated[StrictStr, AfterValidator(check_subscriber_id)]
+
+AppName = Annotated[StrictStr, AfterValidator(_app)]
+RoleName = Annotated[StrictStr, AfterValidator(_role)]
+ProcessCount = Annotated[StrictInt, Field(ge=1, le=256)]
