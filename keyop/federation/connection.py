@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CLOSE_TIMEOUT_S = 2.0
 """A peer that does not answer a close is left after this: the Go program never closes TCP by itself."""
 
-_CLOCK_S = 1.0
+_CLOCK_S = 2.0
 
 
 class Handed(Protocol):
