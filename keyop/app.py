@@ -46,7 +46,7 @@ class Declared:
     @property
     def name(self) -> str:
         """Where the handler stands in the source."""
-        return _name(self.handler)
+        return name_of(self.handler)
 
     def __str__(self) -> str:
         return f"{self.channel}/{self.id} ({self.name})"
@@ -127,7 +127,7 @@ class App:
                 raise AppError(
                     f"{channel}/{id} is handled by {other.name} already"
                     + (f", as {other.channel}" if other.channel != channel else "")
-                    + f", and cannot be by {_name(handler)} as well: give one of them another id"
+                    + f", and cannot be by {name_of(handler)} as well: give one of them another id"
                 )
 
     def register_payload_type(self, name: str, kind: Any) -> None:
@@ -279,6 +279,7 @@ def _overlap(one: str, other: str) -> bool:
     return is_pattern(other) and not is_pattern(one) and matches(other, one)
 
 
-def _name(handler: Callable[..., Any]) -> str:
+def name_of(handler: Callable[..., Any]) -> str:
+    """Where a function stands in the source."""
     module = getattr(handler, "__module__", type(handler).__module__)
     return f"{module}.{getattr(handler, '__qualname__', type(handler).__qualname__)}"

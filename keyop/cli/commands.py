@@ -24,6 +24,7 @@ _NAMES = (
     "checkpoint",
     "writer",
     "hub",
+    "worker",
     "client",
     "audit",
     "keygen",

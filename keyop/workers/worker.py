@@ -16,9 +16,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from keyop.app import App
+from keyop.app import App, Declared, name_of
 from keyop.configuration.settings import Settings
-from keyop.errors import AppError
+from keyop.errors import AppError, SubscribeError
 from keyop.messenger import Messenger
 from keyop.readiness import say_ready
 from keyop.subscriber.invoking import is_coroutine_function
@@ -72,9 +72,9 @@ class Worker:
         self._app.bind(messenger)
         try:
             for hook in self._app.start_hooks:
-                self._call(hook)
+                self._begin_with(hook)
             for declared in self._chosen:
-                self._app.subscribe(declared, self._options.part)
+                self._subscribe(declared)
             self._say_what_it_does()
             self._is_starting = False
             say_ready()
@@ -103,6 +103,20 @@ class Worker:
             loop.close()
 
         return messenger, close
+
+    def _begin_with(self, hook: Callable[[], Any]) -> None:
+        try:
+            self._call(hook)
+        except Exception as error:
+            name = name_of(hook)
+            self._log.exception("the on_start hook %s raised", name)
+            raise AppError(f"the on_start hook {name} raised {type(error).__name__}: {error}") from error
+
+    def _subscribe(self, declared: Declared) -> None:
+        try:
+            self._app.subscribe(declared, self._options.part)
+        except SubscribeError as error:
+            raise type(error)(f"{declared}: {error}") from error
 
     def _call(self, hook: Callable[[], Any]) -> None:
         if is_coroutine_function(hook):
@@ -159,7 +173,7 @@ class Worker:
             try:
                 self._call(hook)
             except Exception:
-                self._log.exception("an on_stop hook failed")
+                self._log.exception("the on_stop hook %s raised", name_of(hook))
         self._log.info("has finished")
 
 
