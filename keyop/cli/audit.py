@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from keyop.cli.moment import Moment
+from keyop.cli.names import ChannelName
 from keyop.cli.place import Place, as_json, at_place
 from keyop.cli.table import short_time
 
@@ -34,7 +35,7 @@ _EVENTS = (
 @at_place
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
 @click.option("--peer", metavar="NAME", help="Of this peer: the name in its certificate, or its address.")
-@click.option("--channel", metavar="CHANNEL", help="Of this channel.")
+@click.option("--channel", type=ChannelName(), metavar="CHANNEL", help="Of this channel.")
 @click.option("--event", "events", multiple=True, type=click.Choice(_EVENTS), help="Of this kind; may be given often.")
 @click.option(
     "--since", type=Moment(), metavar="WHEN", help="From a time on (2026-03-31T14:22), or of the last 10m, 2h."

@@ -1,30 +1,36 @@
-"""Names of channels and subscribers on the command line, completed from the data directory."""
+"""Names of channels and subscribers on the command line, completed from the data directory.
+
+A shell waits for them at each press of the key: so directories are listed, and nothing else is imported or read.
+"""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
 
 import click
 from click.shell_completion import CompletionItem
 
 from keyop.cli.place import Place
-from keyop.errors import KeyopError
-from keyop.storage.directory import DataDirectory
+
+_OFFSET_SUFFIX = ".offset"
+_RESERVED_SUFFIXES = (".dead-letter", ".replay")
+_PEER_PREFIXES = ("fed-", "fedout-")
 
 
 class ChannelName(click.ParamType):  # type: ignore[type-arg]
-    """A channel's name; the library checks it."""
+    """A channel's name; the library checks it. ``reserved``: whether one that only keyop writes to will do."""
 
     name = "channel"
 
+    def __init__(self, *, reserved: bool = True) -> None:
+        self._reserved = reserved
+
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The channels that there are."""
-        from keyop.inspection import survey
-
-        directory = _directory(ctx)
-        try:
-            names = survey.channel_names(directory) if directory is not None else []
-        except (KeyopError, OSError):
-            names = []
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        names = _names(ctx, "channels")
+        wanted = (name for name in names if self._reserved or not name.endswith(_RESERVED_SUFFIXES))
+        return _items(wanted, incomplete)
 
 
 class SubscriberId(click.ParamType):  # type: ignore[type-arg]
@@ -33,21 +39,27 @@ class SubscriberId(click.ParamType):  # type: ignore[type-arg]
     name = "id"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """The ids that the channel of the same command line knows."""
-        from keyop.inspection import survey
-
-        directory = _directory(ctx)
+        """The ids that the channel of the same command line knows; those of all channels where it names none yet."""
         # Of a line that is not finished click leaves arguments where they are.
-        channel = ctx.params.get("channel") or next((word for word in ctx.args if not word.startswith("-")), None)
-        if directory is None or not channel:
-            return []
-        ids = survey.subscriber_ids(directory, channel)
-        return [CompletionItem(id) for id in ids if id.startswith(incomplete)]
+        named = ctx.params.get("channel") or next((word for word in ctx.args if not word.startswith("-")), None)
+        ids = {id for channel in ([named] if named else _names(ctx, "subscribers")) for id in _ids(ctx, channel)}
+        return _items((id for id in ids if not id.startswith(_PEER_PREFIXES)), incomplete)
 
 
-def _directory(ctx: click.Context) -> DataDirectory | None:
-    """A shell that completes hears nothing of errors."""
+def _items(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+
+
+def _ids(ctx: click.Context, channel: str) -> Iterator[str]:
+    for name in _names(ctx, os.path.join("subscribers", channel)):
+        if name.endswith(_OFFSET_SUFFIX):
+            yield name.removesuffix(_OFFSET_SUFFIX)
+
+
+def _names(ctx: click.Context, below: str) -> list[str]:
+    """What lies in a part of the data directory, hidden files left out."""
+    place = Place(ctx.params.get("data_dir"), ctx.params.get("config")).named_directory()
     try:
-        return Place(ctx.params.get("data_dir"), ctx.params.get("config")).directory()
-    except (KeyopError, OSError, click.UsageError):
-        return None
+        return [name for name in os.listdir(os.path.join(place, below)) if not name.startswith(".")] if place else []
+    except OSError:
+        return []

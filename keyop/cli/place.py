@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from keyop.cli.paths import directories, files
 from keyop.configuration.lookup import settings_for
 from keyop.configuration.settings import CONFIG_VARIABLE, DATA_DIR_VARIABLE
 from keyop.errors import DataDirectoryError
@@ -38,6 +39,23 @@ class Place:
             raise DataDirectoryError(f"{path}: is a file where a data directory should be")
         return DataDirectory(path)
 
+    def named_directory(self) -> str | None:
+        """The path of the data directory as a shell may have it while it completes a word: quickly, and unchecked.
+
+        Of a configuration file this one key is read. None where nothing names it, or the file cannot be read.
+        """
+        named = self._data_dir or os.environ.get(_LONG_DATA_DIR_VARIABLE)
+        if named or not self._config:
+            return named
+        import yaml
+
+        try:
+            with open(self._config, "rb") as file:
+                path = yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["storage"]["data_dir"]
+        except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError):
+            return None
+        return path if isinstance(path, str) else None
+
     def settings(self) -> Settings:
         """All settings. Raises `ConfigError`, `DataDirectoryError`."""
         if self._data_dir and os.path.isfile(self._data_dir):
@@ -63,10 +81,22 @@ def at_place(function: _Function) -> Callable[..., Any]:
     """Give a command both options and, as its first argument, the `Place` that they name."""
 
     @click.option(
-        "--data-dir", "-d", envvar=DATA_DIR_VARIABLE, show_envvar=True, metavar="DIR", help="The data directory."
+        "--data-dir",
+        "-d",
+        envvar=DATA_DIR_VARIABLE,
+        show_envvar=True,
+        metavar="DIR",
+        shell_complete=directories,
+        help="The data directory.",
     )
     @click.option(
-        "--config", "-c", envvar=CONFIG_VARIABLE, show_envvar=True, metavar="FILE", help="A configuration file (YAML)."
+        "--config",
+        "-c",
+        envvar=CONFIG_VARIABLE,
+        show_envvar=True,
+        metavar="FILE",
+        shell_complete=files,
+        help="A configuration file (YAML).",
     )
     @functools.wraps(function)
     def command(data_dir: str | None, config: str | None, **others: Any) -> Any:

@@ -23,7 +23,7 @@ _DEFAULT_TYPE = "application/json"
 
 
 @click.command("publish")
-@click.argument("channel", type=ChannelName())
+@click.argument("channel", type=ChannelName(reserved=False))
 @click.argument("json_text", metavar="[JSON]", required=False)
 @at_place
 @click.option("-t", "--type", "payload_type", default=_DEFAULT_TYPE, show_default=True, help="The payload's type.")

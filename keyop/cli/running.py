@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -18,9 +19,7 @@ def run(arguments: list[str]) -> int:
     """Run a command line; its exit code. Never raises for what a user can do wrong."""
     instruction = os.environ.get(COMPLETION_VARIABLE)
     if instruction:
-        from click.shell_completion import shell_complete
-
-        return shell_complete(commands, {}, "keyop", COMPLETION_VARIABLE, instruction)
+        return _complete(instruction)
     try:
         code = _invoke(arguments)
         sys.stdout.flush()
@@ -39,6 +38,20 @@ def run(arguments: list[str]) -> int:
         return _say(str(error), exit_codes.of_error(error))
     except OSError as error:
         return _say(_sentence(error), exit_codes.FAILED)
+    return code
+
+
+def _complete(instruction: str) -> int:
+    """Answer a shell that completes a word. In the middle of somebody's line nothing is said of what went wrong."""
+    from click.shell_completion import shell_complete
+
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        try:
+            code = shell_complete(commands, {}, "keyop", COMPLETION_VARIABLE, instruction)
+            sys.stdout.flush()
+        except (Exception, KeyboardInterrupt):
+            forget_standard_output()
+            return exit_codes.FAILED
     return code
 
 
