@@ -380,9 +380,6 @@ class Messenger:
 
     # ---- the end
 
-    def run(self) -> None:
-        """Block until SIGINT or SIGTERM, then close. Called in the main thread."""
-        stop = threading.Lock()
     def end_subscriptions(self, timeout: float = CLOSE_TIMEOUT_S) -> list[tuple[str, str]]:
         """End all subscriptions, each after the message under way; publishing goes on until `close`.
 
@@ -396,6 +393,9 @@ class Messenger:
                 self._subscriptions.pop((ended.channel, ended.id), None)
         return [(subscription.channel, subscription.id) for subscription in running]
 
+    def run(self) -> None:
+        """Block until SIGINT or SIGTERM, then close. Called in the main thread."""
+        stop = threading.Lock()
         stop.acquire()
 
         def on_signal(_number: int, _frame: object) -> None:
@@ -450,16 +450,16 @@ class Messenger:
                 self._log.warning(
                     "%s/%s: its handler still runs; its message comes again", subscription.channel, subscription.id
                 )
+                running.append(subscription)
                 continue
             try:
                 subscription.close(deadline=deadline)
-                running.append(subscription)
             except KeyopError as error:
                 self._log.warning("%s/%s: %s", subscription.channel, subscription.id, error)
+        return running
 
     def _report_refusals(self) -> None:
         """Periodic publishes return before the writer can refuse them: these refusals are logged."""
-        return running
         for _position, code, value in self._attachment.replies.unclaimed():
             self._log.error("a message that publish had accepted was refused: code %d, value %d", code, value)
 
