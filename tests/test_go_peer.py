@@ -192,6 +192,25 @@ def test_a_go_client_that_only_subscribes_stays_away(our_hub: OurHub) -> None:
         assert (client.connections, our_hub.go.payloads("down")) == (1, [1])
 
 
+def test_a_go_client_whose_name_is_not_that_of_its_certificate(net: Net) -> None:
+    """Case 72: list and position go by the CN; the name in the handshake and the origin decide nothing."""
+    host = net.host("hub1").is_hub({"name": "localhost", "subscribe": ["down"], "publish": ["up"]})
+    host.start_hub()
+    with GoClient(GoInstance("go-hub"), net.pki.instance("localhost"), host.address, ("down", "up")) as client:
+        client.publish("up", 1, new_id())
+        host.publish("down", 2)
+        assert client.instance.has("down", 1) == [2]
+        host.has("up", 1)
+    record = host.wait_for_audit("peer_disconnected")
+    assert record["peer"] == "localhost"
+    (envelope,) = host.envelopes("up")
+    assert (envelope["origin"], envelope["route"]) == ("go-hub", ["localhost", "hub1"])
+    assert [path.name for path in (host.path / "subscribers").rglob("*.offset")] == ["fed-localhost.offset"]
+    stranger = net.pki.instance("go-hub")
+    with pytest.raises(Gone, match="4403 not in allowlist"):
+        GoClient(GoInstance("localhost"), stranger, host.address, ("down",))
+
+
 # ---- a Go hub for our client
 
 

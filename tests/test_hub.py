@@ -15,6 +15,7 @@ import pytest
 from child import eventually, freeze, writer_pid
 from federation import Host, Net, net_at, to_hub
 from raw_peer import Gone, Wire, acknowledged, batch, connect, greet
+from writers import Writer
 
 from keyop.configuration.settings import TlsSettings
 from keyop.federation.hub import Hub
@@ -284,6 +285,44 @@ def test_a_commit_that_fails_is_not_acknowledged(door: Door) -> None:
         wire.send(frame)
         acknowledged(wire)
     assert door.host.payloads("up") == [1]
+
+
+def test_one_id_from_two_connections_whose_commits_both_fail(net: Net, door: Door) -> None:
+    """Case 47: neither is remembered as seen, and of the repeats one is stored."""
+    door.host.hub.stop()
+    door.host.is_hub("peer", "other")
+    door.host.start_hub()
+    lines = [line(payload=number) for number in range(500)]
+    other = net.pki.instance("other")
+    (door.host.path / "channels" / "up").write_text("a file where a directory should be")
+    with door.greet() as first, greet(door.host.address, other) as second:
+        for wire in (first, second):
+            wire.send(batch(*lines))
+        assert first.closed()[0] == second.closed()[0] == 1011
+    (door.host.path / "channels" / "up").unlink()
+    with door.greet() as first, greet(door.host.address, other) as second:
+        for wire in (first, second):
+            wire.send(batch(*lines))
+        assert acknowledged(first) == acknowledged(second) == json.loads(lines[-1])["id"]
+    assert door.host.payloads("up") == list(range(500))
+
+
+def test_one_id_from_two_connections_while_the_writer_dies(net: Net, door: Door) -> None:
+    """Case 47: it dies when both stand in the ring and one of them is written, and not applied."""
+    door.host.hub.stop()
+    door.host.is_hub("peer", "other")
+    door.host.close()
+    with Writer(door.host.path, on_demand=True, env={"KEYOP_CRASH_AT": "frame.written:4"}) as writer:
+        door.host.start_hub()
+        lines = [line(payload=number) for number in range(2_000)]
+        with door.greet() as first, greet(door.host.address, net.pki.instance("other")) as second:
+            for at in range(0, 2_000, 100):
+                first.send(batch(*lines[at : at + 100]))
+                second.send(batch(*lines[at : at + 100]))
+                acknowledged(first)
+                acknowledged(second)
+        assert writer.end() == -signal.SIGKILL
+    assert door.host.payloads("up") == list(range(2_000))
 
 
 def test_a_message_that_was_here_is_a_loop(door: Door) -> None:
