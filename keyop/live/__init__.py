@@ -1,0 +1,1 @@
+"""Looking on while it runs, for `keyop top` and `keyop dashboard`. Attaches, starts and changes nothing."""

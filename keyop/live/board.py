@@ -1,0 +1,75 @@
+"""The board, kept mapped over many looks."""
+
+from __future__ import annotations
+
+from keyop.errors import SharedMemoryError
+from keyop.inspection import presence
+from keyop.ipc import layout
+from keyop.ipc.board import Board
+from keyop.storage.directory import DataDirectory
+
+# The writer stores a value in three words: a look may come in between.
+_TRIES = 10
+
+
+class BoardWatch:
+    """Ends and counts of channels, as long as a writer's board is to be seen. Places are looked for once."""
+
+    def __init__(self, directory: DataDirectory) -> None:
+        self._directory = directory
+        self._board: Board | None = None
+        self._places: dict[str, int] = {}
+
+    def look(self) -> None:
+        """See whether the board is still that of the living writer; map the next one if it is not."""
+        if self._board is not None and self._board.state in (layout.GONE, 0):
+            self.close()
+        if self._board is None:
+            identity = presence.identity_of(self._directory)
+            try:
+                self._board = Board.open(identity) if identity is not None else None
+            except SharedMemoryError:
+                self._board = None  # another user's
+
+    def close(self) -> None:
+        """Unmap it."""
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+        self._places.clear()
+
+    @property
+    def seen(self) -> Board | None:
+        """The board, if one is to be seen."""
+        return self._board
+
+    @property
+    def life(self) -> int:
+        """A number that each board draws for itself: counters of another one begin anew. 0 without a board."""
+        return self._board.incarnation if self._board is not None else 0
+
+    def end(self, channel: str) -> int | None:
+        """The committed end in bytes; None if no board says it: nothing was written since the writer began."""
+        place = self._place(channel)
+        if place is None or self._board is None:
+            return None
+        for _ in range(_TRIES):
+            end = self._board.end(place)
+            if end is not None:
+                break
+        return end
+
+    def records(self, channel: str) -> int | None:
+        """Messages committed since the writer began; None without a board."""
+        if self._board is None:
+            return None
+        place = self._place(channel)
+        return 0 if place is None else self._board.records(place)
+
+    def _place(self, channel: str) -> int | None:
+        place = self._places.get(channel)
+        if place is None and self._board is not None:
+            place = self._board.find(channel.encode(errors="surrogateescape"))
+            if place is not None:
+                self._places[channel] = place
+        return place

@@ -1,0 +1,140 @@
+"""What the files say of channels and subscribers. Some are looked at in each look, in turn: most stand still."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from keyop.storage.directory import DataDirectory
+from keyop.storage.offsets import ParsedOffset, list_offsets
+from keyop.storage.segments import channel_end, list_segments
+
+_MOST_A_LOOK = 40
+# The names are listed again after so many looks, also where the directory says that nothing has changed: its time may
+# be that of the look before.
+_LIST_EVERY = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelFiles:
+    """One channel, when its files were looked at last."""
+
+    exists: bool
+    """Whether it has a directory; one that is only subscribed to has none."""
+    first_offset: int
+    end_offset: int
+    bytes: int
+    last_write_unix_s: float | None
+    offsets: dict[str, ParsedOffset]
+    """What its offset files say, by id."""
+
+
+_UNREAD = ChannelFiles(False, 0, 0, 0, None, {})
+
+
+class FileWatch:
+    """All channels of a directory."""
+
+    def __init__(self, directory: DataDirectory) -> None:
+        self._directory = directory
+        self.channels: dict[str, ChannelFiles] = {}
+        """By name."""
+        self._stamps: tuple[int, int] = (0, 0)
+        self._looks = 0
+        self._turn: list[str] = []
+
+    def look(self, urgent: Iterable[str] = ()) -> str | None:
+        """List the names if need be, look at all new channels, at the urgent ones, and at the next ones in turn.
+
+        What could not be read, as a sentence; a channel that cannot be read stays as it was seen last.
+        """
+        troubles = []
+        try:
+            new = self._list()
+        except OSError as error:
+            new = set()
+            troubles.append(_sentence(error))
+        for name in [*(new | set(urgent) & self.channels.keys()), *islice(self._next(), _MOST_A_LOOK)]:
+            try:
+                self._read(name)
+            except OSError as error:
+                self.channels.setdefault(name, _UNREAD)
+                troubles.append(_sentence(error))
+        return troubles[0] if troubles else None
+
+    def _next(self) -> Iterable[str]:
+        """Each name once, those that come next first."""
+        for _ in range(len(self.channels)):
+            if not self._turn:
+                self._turn = sorted(self.channels, reverse=True)
+            name = self._turn.pop()
+            if name in self.channels:
+                yield name
+
+    def _list(self) -> set[str]:
+        """Forget the channels that are gone; the names of new ones."""
+        parents = (self._directory.channels, self._directory.subscribers)
+        stamps = (_changed_ns(parents[0]), _changed_ns(parents[1]))
+        if stamps == self._stamps and self._looks % _LIST_EVERY:
+            self._looks += 1
+            return set()
+        self._looks += 1
+        names = {name for parent in parents for name in _directories(parent)}
+        for name in self.channels.keys() - names:
+            del self.channels[name]
+        self._stamps = stamps
+        return names - self.channels.keys()
+
+    def _read(self, name: str) -> None:
+        path = self._directory.channel(name)
+        segments, _ = list_segments(path)
+        total = 0
+        newest_s = 0.0
+        for segment in segments:
+            try:
+                status = segment.path.stat()
+            except FileNotFoundError:
+                continue
+            total += status.st_size
+            newest_s = max(newest_s, status.st_mtime)
+        found = ChannelFiles(
+            exists=bool(segments) or path.is_dir(),
+            first_offset=segments[0].start if segments else 0,
+            end_offset=_end(path),
+            bytes=total,
+            last_write_unix_s=round(newest_s, 3) if newest_s else None,
+            offsets=dict(list_offsets(self._directory.offsets(name))),
+        )
+        # The same object for the same content: rows that are made of it are kept.
+        if self.channels.get(name) != found:
+            self.channels[name] = found
+
+
+def _sentence(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}"
+
+
+def _end(path: Path) -> int:
+    try:
+        return channel_end(path)
+    except FileNotFoundError:
+        return channel_end(path)  # the newest was removed in between: with its channel, or a newer one is there
+
+
+def _changed_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _directories(parent: Path) -> list[str]:
+    """Those that can be a channel; names with a dot in front are something else."""
+    try:
+        with os.scandir(parent) as entries:
+            return [item.name for item in entries if not item.name.startswith(".") and item.is_dir()]
+    except FileNotFoundError:
+        return []
