@@ -19,7 +19,7 @@ from keyop.configuration.lookup import settings_for
 from keyop.configuration.settings import Settings
 from keyop.errors import CertificateError, ClosedError, KeyopError, PublishTimeout, SubscriberBusy
 from keyop.messages.payload_types import PayloadTypes
-from keyop.names import check_channel, check_subscriber_id
+from keyop.names import check_channel, check_subscriber_id, is_reserved
 from keyop.protocol.writer_options import WriterOptions
 from keyop.publishing.handling import Handling, handling
 from keyop.publishing.publisher import Publisher, begin_atomic
@@ -28,6 +28,7 @@ from keyop.storage.segments import channel_end
 from keyop.subscriber.exactly_once import ExactlyOnceSubscription
 from keyop.subscriber.invoking import invoker
 from keyop.subscriber.options import Start, SubscribeOptions, checked_age, checked_start, retry_policy
+from keyop.subscriber.replays import Replays
 from keyop.subscriber.subscription import Subscription
 
 if TYPE_CHECKING:
@@ -315,6 +316,8 @@ class Messenger:
         subscription = kind(self._attachment, self._types, channel, id, self._invoker(handler), options)
         if isinstance(subscription, ExactlyOnceSubscription):
             subscription.publisher = self._publisher
+        if not is_reserved(channel):
+            subscription.replays = Replays(subscription, self._attachment)
         with self._lock:
             if self._closed:
                 raise ClosedError("this messenger is closed")

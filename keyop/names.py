@@ -12,7 +12,8 @@ MAX_NAME_BYTES = 200
 """Without a reserved ending: with one, and with what is put behind a name in files, it stays below 255 bytes."""
 
 _RESERVED_SUFFIXES = (DEAD_LETTER_SUFFIX, REPLAY_SUFFIX)
-_PEER_PREFIXES = ("fed-", "fedout-")
+PEER_PREFIXES = ("fed-", "fedout-")
+"""Of the positions of federation peers, which stand beside subscribers' offsets."""
 
 # Only ASCII can match, so characters are bytes. Always fullmatch: `$` would let a final newline pass.
 _is_name = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,200}").fullmatch
@@ -87,7 +88,7 @@ def check_subscriber_id(subscriber_id: str) -> str:
     """Give `subscriber_id` back if it may name an offset file. Raises SubscriberIdError."""
     if not isinstance(subscriber_id, str) or not _is_name(subscriber_id):
         raise SubscriberIdError(_refusal("subscriber id", subscriber_id, _RULE))
-    if subscriber_id.startswith(_PEER_PREFIXES):
+    if subscriber_id.startswith(PEER_PREFIXES):
         raise SubscriberIdError(
             _refusal("subscriber id", subscriber_id, "fed- and fedout- begin the positions of federation peers")
         )
@@ -97,6 +98,16 @@ def check_subscriber_id(subscriber_id: str) -> str:
 def dead_letter_channel(channel: str) -> str:
     """The channel that takes the messages which the subscribers of `channel` gave up on."""
     return channel + DEAD_LETTER_SUFFIX
+
+
+def replay_channel(channel: str) -> str:
+    """The channel on which messages of `channel` are put back for the one subscriber that failed at them."""
+    return channel + REPLAY_SUFFIX
+
+
+def is_replay(channel: str) -> bool:
+    """Whether `channel` holds messages that were put back."""
+    return channel.endswith(REPLAY_SUFFIX)
 
 
 def is_dead_letter(channel: str) -> bool:

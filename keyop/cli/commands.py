@@ -18,6 +18,7 @@ _NAMES = (
     "channels",
     "subscribers",
     "status",
+    "dead-letter",
     "verify",
     "doctor",
     "recover",
@@ -44,7 +45,7 @@ class Commands(click.Group):
         """Import it."""
         if cmd_name not in _NAMES:
             return None
-        command: click.Command = import_module(f"keyop.cli.{cmd_name}").command
+        command: click.Command = import_module(f"keyop.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def resolve_command(

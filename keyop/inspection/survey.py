@@ -14,12 +14,12 @@ from keyop.errors import DataDirectoryError
 from keyop.inspection import at_rest, presence
 from keyop.inspection.presence import AttachedProcess, LiveSubscription
 from keyop.messages.envelope import line_ts_ns
+from keyop.names import PEER_PREFIXES
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offsets import ParsedOffset, list_offsets
 from keyop.storage.segment_reader import SegmentReader
 from keyop.storage.segments import Segment, align_offset, channel_end, list_segments
 
-_PEER_PREFIXES = ("fed-", "fedout-")
 _COUNT_BYTES = 1 << 20
 _NEWEST = 2**63
 
@@ -179,7 +179,7 @@ def _subscribers_of(
             SubscriberReport(
                 channel=channel,
                 id=id,
-                kind="peer" if id.startswith(_PEER_PREFIXES) else "subscriber",
+                kind="peer" if id.startswith(PEER_PREFIXES) else "subscriber",
                 offset=offset,
                 lag_bytes=max(0, end - offset),
                 lag_messages=pending[offset],

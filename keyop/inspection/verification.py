@@ -18,7 +18,7 @@ from keyop.errors import NameRuleError
 from keyop.inspection import presence
 from keyop.inspection.oddities import oddity
 from keyop.messages.envelope import BadLine, Envelope, Fault, decode_line_raw
-from keyop.names import check_channel, check_subscriber_id
+from keyop.names import PEER_PREFIXES, REPLAY_SUFFIX, check_channel, check_subscriber_id
 from keyop.protocol import entry
 from keyop.storage.directory import DataDirectory
 from keyop.storage.journal import NAMES
@@ -30,7 +30,6 @@ from keyop.storage.segments import MAX_LINE_BYTES, Segment, align_offset, list_s
 _READ_BYTES = 1 << 20
 # Of the damaged lines of one segment; how many more there are is said as well.
 _LINES_NAMED = 20
-_PEER_PREFIXES = ("fed-", "fedout-")
 
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far and those that there are in all."""
@@ -183,7 +182,8 @@ class _Verifier:
 
     def _check_segment(self, segment: Segment, channel: str, strangers: Counter[str]) -> None:
         self._result.segments += 1
-        name = channel.encode()
+        # What was put back still names the channel that it was published to.
+        name = channel.removesuffix(REPLAY_SUFFIX).encode()
         bad = odd = 0
         for offset, line, length in self._lines(segment):
             self._result.records += 1
@@ -250,7 +250,7 @@ class _Verifier:
         for id, parsed in list_offsets(path):
             self._result.offset_files += 1
             file = path / f"{id}{OFFSET_SUFFIX}"
-            if not id.startswith(_PEER_PREFIXES):
+            if not id.startswith(PEER_PREFIXES):
                 try:
                     check_subscriber_id(id)
                 except NameRuleError as error:

@@ -1,16 +1,18 @@
-"""The envelope of a message that a subscriber gave up on."""
+"""The envelope of a message that a subscriber gave up on, and the mark that says that somebody has seen to it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from time import time_ns
 
-from keyop.messages.envelope import BadLine, EnvelopeEncoder, decode_line_raw, readable_text
+from keyop.messages.envelope import BadLine, EnvelopeEncoder, decode_line, decode_line_raw, readable_text
 from keyop.messages.json_text import NotAnObject, quote, scan_object
 from keyop.messages.timestamps import format_ns
 from keyop.names import dead_letter_channel
 
 DEAD_LETTER_TYPE = "com.keyop.messenger.DeadLetterPayload"
+DONE_TYPE = "com.keyop.messenger.DeadLetterDone"
+REPLAYED, DISCARDED = "replayed", "discarded"
 LAST_ERROR_MAX_BYTES = 16 * 1024
 
 # Of an error, where the line is to fit into a limit that leaves no room for all of it.
@@ -26,13 +28,14 @@ def encode_dead_letter(
     last_error: str,
     subscriber: str,
     max_message_bytes: int,
+    stands_in: str = "",
 ) -> tuple[str, bytes]:
     """Make the dead letter of one message: (its own id, the line with its newline).
 
-    `line` is the record as it stands in `channel` at the global `offset`; of a damaged one that ends in a whole
-    envelope that envelope is the original. `last_error` is cut at 16 KiB. If the dead letter were over
+    `line` is the record as it stands in `channel` (or in `stands_in`) at the global `offset`; of a damaged one that
+    ends in a whole envelope that envelope is the original. `last_error` is cut at 16 KiB. If the dead letter were over
     `max_message_bytes` with its newline, the original goes without its payload, and if need be altogether;
-    `original_offset` then says where it is.
+    `original_offset` then says where it is, and `original_channel` in which channel if that is `stands_in`.
     """
     found = decode_line_raw(line)
     if isinstance(found, BadLine):
@@ -52,11 +55,37 @@ def encode_dead_letter(
             failed_at.encode(),
             quote(subscriber, "subscriber id"),
         )
-        payload += b"}" if is_whole else b',"original_offset":%d}' % offset
+        if not is_whole:
+            payload += b',"original_offset":%d' % offset
+            payload += b',"original_channel":%b' % quote(stands_in) if stands_in not in ("", channel) else b""
+        payload += b"}"
         message_id, letter = encoder.encode(dead_letter_channel(channel), payload, DEAD_LETTER_TYPE)
         if len(letter) <= max_message_bytes:
             break
     return message_id, letter
+
+
+def encode_done(channel: str, letter_id: str, action: str, origin: str) -> bytes:
+    """The mark, with its newline, that a dead letter of ``channel`` was `REPLAYED` or `DISCARDED`."""
+    payload = b'{"dead_letter":%b,"action":%b}' % (quote(letter_id), quote(action))
+    return EnvelopeEncoder(origin).encode(dead_letter_channel(channel), payload, DONE_TYPE)[1]
+
+
+def is_done_mark(line: bytes) -> bool:
+    """Whether a line of a dead-letter channel is such a mark: nothing for a handler of dead letters."""
+    if DONE_TYPE.encode() not in line:
+        return False
+    found = decode_line_raw(line)
+    return not isinstance(found, BadLine) and found.payload_type == DONE_TYPE
+
+
+def read_done_mark(line: bytes) -> tuple[str, str] | None:
+    """The id of the dead letter that a mark is about, and the action; None for any other line."""
+    found = decode_line(line) if is_done_mark(line) else None
+    payload = None if found is None or isinstance(found, BadLine) else found.payload
+    if not isinstance(payload, dict) or not isinstance(payload.get("dead_letter"), str):
+        return None
+    return payload["dead_letter"], str(payload.get("action", ""))
 
 
 def _smaller_and_smaller(line: bytes) -> Iterator[tuple[bytes, bool, int]]:

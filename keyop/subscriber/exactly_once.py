@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from keyop.attachment.held_cursor import transaction
 from keyop.errors import KeyopError
@@ -43,6 +43,12 @@ class ExactlyOnceSubscription(Subscription):
     """See `Subscription`; ``publisher`` is the one whose publishes join the handler's transaction."""
 
     publisher: object = None
+
+    def second(self) -> Self:
+        """As `Subscription.second`."""
+        second = super().second()
+        second.publisher = self.publisher
+        return second
 
     def open(self) -> None:
         """As `Subscription.open`."""
@@ -87,7 +93,7 @@ class ExactlyOnceSubscription(Subscription):
                 self._offset = offset = offset + len(line) + 1
                 if self._bundle_is_full(offset):
                     self._flush()
-                if self._stopping:
+                if self._interrupted:
                     break
         finally:
             self._move(self._offset, self._left_attempts)

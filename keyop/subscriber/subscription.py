@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Self
 
 from keyop.attachment.attachment import Attachment
 from keyop.attachment.held_cursor import HeldCursor, transaction
 from keyop.attachment.tail import Tail
 from keyop.errors import KeyopError, RetryLater
 from keyop.ipc.layout import SLOT_COUNTER_NAMES
-from keyop.messages.dead_letter import encode_dead_letter
+from keyop.messages.dead_letter import encode_dead_letter, is_done_mark
 from keyop.messages.envelope import BadLine, Envelope, Fault, decode_line, decode_line_raw, line_ts_ns
 from keyop.messages.message import Message
 from keyop.messages.payload_types import PayloadTypes
-from keyop.names import dead_letter_channel, is_dead_letter
+from keyop.messages.replayed import addressee
+from keyop.names import dead_letter_channel, is_dead_letter, replay_channel
 from keyop.protocol import entry
 from keyop.publishing.handling import Handling, handling
 from keyop.storage.segment_reader import Batch, SegmentReader, first_offset_since
 from keyop.subscriber.delivery import Advance, Answer, DeadLetter, Delivery, Run, Stay, Wait
 from keyop.subscriber.options import SubscribeOptions
+
+if TYPE_CHECKING:
+    from keyop.subscriber.replays import Replays
 
 # A line that does not parse is looked at again after this; further from the end than that it is what it is.
 _SECOND_LOOK_S = 0.01
@@ -59,6 +64,8 @@ class Subscription:
         self.channel = channel
         self.id = id
         self.totals = dict.fromkeys(SLOT_COUNTER_NAMES, 0)
+        self.replays: Replays | None = None
+        """What is put back for it; None on a channel that keyop alone writes."""
         self._attachment = attachment
         self._log = attachment.logger.getChild("subscriber")
         self._types = types
@@ -68,6 +75,14 @@ class Subscription:
         self._delivery = Delivery(options.policy, dead_letters=not is_dead_letter(channel))
         self._handling = Handling()
         self._stopping = False
+        # The batch under way is to be left: to stop, or for a message that was put back.
+        self._interrupted = False
+        # The channel whose messages these are: of what was put back another one than that which they stand in.
+        self._home = channel
+        # Whose counters its own are a part of.
+        self._counts_for: Subscription | None = None
+        # Lines that are nothing for the handler.
+        self._passes_over: Callable[[bytes], bool] | None = is_done_mark if is_dead_letter(channel) else None
         self._offset = 0
         # A predecessor's attempts at a message, and where that lies.
         self._carried = (0, 0)
@@ -87,6 +102,8 @@ class Subscription:
         self._carried = (granted.attempts_offset, granted.attempts)
         self._tail = Tail(self._attachment, self.channel, self._offset, self._count_skipped, self._count_damaged)
         self._pass_over_old()
+        if self.replays is not None:
+            self.replays.begin()
 
     def _start_offset(self) -> int | None:
         """Where a new id begins; None: at the end, which only the writer knows."""
@@ -116,6 +133,16 @@ class Subscription:
             self._advance_to(offset)
             self._tail.seek(offset)
 
+    def second(self) -> Self:
+        """The same subscriber on the channel of what is put back. This one's thread drives it, see `deliver_all`."""
+        options = self._options._replace(start="latest", max_age_s=None)
+        second = type(self)(self._attachment, self._types, replay_channel(self.channel), self.id, self._invoke, options)
+        second._home = self.channel
+        second._passes_over = lambda line: addressee(line) != self.id
+        second._handling = self._handling
+        second._counts_for = self
+        return second
+
     def start(self) -> None:
         """Begin to deliver, in a thread of its own."""
         self._thread = threading.Thread(target=self._run, name=f"keyop-{self.channel}-{self.id}", daemon=True)
@@ -141,6 +168,8 @@ class Subscription:
         """After trouble: the message under way first, nothing of its batch is passed over."""
         self._pause(_TROUBLE_WAIT_S)
         self._tail.seek(self._offset)
+        if self.replays is not None:
+            self.replays.begin_again()
 
     def _deliver(self) -> None:
         tail = self._tail
@@ -150,9 +179,14 @@ class Subscription:
         while not self._stopping:
             if self._held.refresh():
                 self._move(self._offset, 0)
+            self._interrupted = False
+            if self._stopping:
+                break
+            if self.replays is not None and self.replays.news():
+                self.replays.deliver()
             batch = tail.read()
             if batch is not None:
-                self._handle_batch(batch)
+                self._take(batch)
                 self._tell_progress()
                 spin = spin_us
             else:
@@ -162,7 +196,35 @@ class Subscription:
                 spin = 0
 
     def _has_news(self) -> bool:
-        return self._stopping or self._tail.news()
+        return self._stopping or self._tail.news() or (self.replays is not None and self.replays.news())
+
+    def deliver_all(self) -> None:
+        """Deliver what is there now, in the caller's thread. Raises `Stopped`, `OSError`, `KeyopError`."""
+        while not self._stopping:
+            if self._held.refresh():
+                self._move(self._offset, 0)
+            batch = self._tail.read()
+            if batch is None:
+                self._caught_up()
+                return
+            self._take(batch)
+
+    def has_news(self) -> bool:
+        """Whether there is reason for `deliver_all`: it has grown, or a tick has passed."""
+        return self._tail.news()
+
+    def has_grown(self) -> bool:
+        """Whether the channel has grown since the last look, by what the board says."""
+        return self._tail.grown()
+
+    def begin_again(self) -> None:
+        """After trouble: go on at the message under way."""
+        self._tail.seek(self._offset)
+
+    def interrupt(self) -> None:
+        """From another thread: have the batch under way left after the message under way."""
+        self._interrupted = True
+        self._attachment.data_gate.knock()
 
     @property
     def done_with(self) -> int:
@@ -189,6 +251,21 @@ class Subscription:
         """All that is there was handled."""
         if self._tail.offset > self._offset:
             self._advance_to(self._tail.offset)  # the reader moved past something that cannot be delivered
+
+    def _take(self, batch: Batch) -> None:
+        """Deliver a batch, but for the lines that are nothing for the handler."""
+        if self._passes_over is None:
+            self._handle_batch(batch)
+        else:
+            for part, wanted in _parts(batch, self._passes_over):
+                if wanted:
+                    self._handle_batch(part)
+                else:
+                    self._advance_to(part.end)
+                if self._interrupted or self._offset != part.end:
+                    break
+        if self._interrupted:
+            self._tail.seek(self._offset)
 
     def _handle_batch(self, batch: Batch) -> None:
         """Deliver lines one after the other. The plain case, a first attempt that succeeds, is all in this loop."""
@@ -218,7 +295,7 @@ class Subscription:
                         handled += 1
                 offset += len(line) + 1
                 self._offset = offset
-                if self._stopping:
+                if self._interrupted:
                     break
         finally:
             under_way.message = None
@@ -353,15 +430,16 @@ class Subscription:
     def _dead_letter(self, letter: DeadLetter, message: Message[Any], line: bytes) -> Answer:
         """Commit the dead letter and the move behind its message in one transaction."""
         _id, dead = encode_dead_letter(
-            self.channel,
+            self._home,
             line,
             self._offset,
             retries=letter.retries,
             last_error=letter.last_error,
             subscriber=self.id,
             max_message_bytes=self._attachment.settings.storage.max_message_bytes,
+            stands_in=self.channel,
         )
-        channel = dead_letter_channel(self.channel)
+        channel = dead_letter_channel(self._home)
         behind = self._offset + len(line) + 1
         append = entry.encode(entry.APPEND, channel.encode(), data=dead)
         try:
@@ -389,7 +467,9 @@ class Subscription:
         self._move(offset, 0)
 
     def _count(self, name: str, more: int) -> None:
-        if more:
+        if self._counts_for is not None:
+            self._counts_for._count(name, more)
+        elif more:
             self.totals[name] = total = self.totals[name] + more
             self._held.count(name, total)
 
@@ -412,7 +492,9 @@ class Subscription:
 
     def stop(self) -> None:
         """Ask the thread to end after the message under way."""
-        self._stopping = True
+        self._stopping = self._interrupted = True
+        if self.replays is not None:
+            self.replays.stop()
         self._attachment.data_gate.knock()
 
     @property
@@ -432,8 +514,25 @@ class Subscription:
 
         The thread has ended. Raises `PublishTimeout` if the writer does not commit it in time.
         """
+        if self.replays is not None:
+            try:
+                self.replays.close(forget=forget, deadline=deadline)
+            except KeyopError as error:
+                if forget:
+                    raise  # to be called again
+                self._log.warning("%s/%s: %s", replay_channel(self.channel), self.id, error)
         self._tail.close()
         self._held.close(forget=forget, deadline=deadline)
+
+
+def _parts(batch: Batch, passes_over: Callable[[bytes], bool]) -> Iterator[tuple[Batch, bool]]:
+    """Neighbouring lines that are for the handler, or are not, and which."""
+    start = batch.start
+    for passed, group in groupby(batch.lines, passes_over):
+        lines = list(group)
+        end = start + sum(map(len, lines)) + len(lines)
+        yield Batch(lines, start, end), not passed
+        start = end
 
 
 def _asks_for_later(error: BaseException | None) -> bool:
