@@ -19,6 +19,7 @@ _NAMES = (
     "subscribers",
     "status",
     "dead-letter",
+    "offsets",
     "verify",
     "doctor",
     "recover",

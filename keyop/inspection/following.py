@@ -12,17 +12,18 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
-from keyop.messages.envelope import BadLine, Envelope, Fault, decode_line, line_ts_ns
+from keyop.inspection import lookback
+from keyop.messages.envelope import BadLine, Envelope, Fault, decode_line
 from keyop.messages.message import Message
 from keyop.names import check_channel
 from keyop.storage.directory import DataDirectory
-from keyop.storage.segment_reader import Batch, SegmentReader, first_offset_since
-from keyop.storage.segments import align_offset, channel_end, list_segments
+from keyop.storage.segment_reader import Batch, SegmentReader
+from keyop.storage.segments import align_offset
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -215,16 +216,8 @@ class Follower(Iterator[Message[Any]], AsyncIterator[Message[Any]]):
 
 
 def _start_offset(directory: Path, start: Start) -> int:
-    if start == "latest":
-        return channel_end(directory)
-    if start == "earliest":
-        segments, _ = list_segments(directory)
-        return segments[0].start if segments else 0
-    if isinstance(start, datetime):
-        moment = start.astimezone(UTC)
-        since_ns = int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
-        return first_offset_since(directory, since_ns, line_ts_ns)
-    offset, why = align_offset(directory, int(start))
+    asked = lookback.offset_of(directory, start)
+    offset, why = align_offset(directory, asked)
     if why:
         _log.warning("%s: offset %s is %s; reading begins at %d", directory, start, why, offset)
     return offset

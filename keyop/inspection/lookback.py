@@ -1,17 +1,38 @@
-"""Where the last few records of a channel begin, found from its end without reading all of it."""
+"""Where something begins in a channel: its first or last records, those since a time."""
 
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
+from keyop.messages.envelope import line_ts_ns
+from keyop.storage.segment_reader import first_offset_since
 from keyop.storage.segments import Segment, channel_end, list_segments
 
 _STEP_BYTES = 64 * 1024
 
 
+def offset_of(directory: Path, start: Literal["latest", "earliest"] | int | datetime) -> int:
+    """The global offset that a start means; one that is an offset already is not looked at. Raises `OSError`."""
+    if start == "latest":
+        return channel_end(directory)
+    if start == "earliest":
+        segments, _ = list_segments(directory)
+        return segments[0].start if segments else 0
+    if isinstance(start, datetime):
+        moment = start.astimezone(UTC)
+        since_ns = int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
+        return first_offset_since(directory, since_ns, line_ts_ns)
+    return int(start)
+
+
 def offset_of_last(directory: Path, count: int) -> int:
-    """The global offset at which the last ``count`` lines begin; fewer if there are no more. Raises `OSError`."""
+    """The global offset at which the last ``count`` lines begin, without reading all; fewer if there are no more.
+
+    Raises `OSError`.
+    """
     if count <= 0:
         return channel_end(directory)
     segments, _ = list_segments(directory)
