@@ -19,7 +19,7 @@ from keyop.configuration.lookup import settings_for
 from keyop.configuration.settings import Settings
 from keyop.errors import CertificateError, ClosedError, KeyopError, PublishTimeout, SubscriberBusy
 from keyop.messages.payload_types import PayloadTypes
-from keyop.names import check_channel, check_subscriber_id, is_reserved
+from keyop.names import check_channel_or_pattern, check_subscriber_id, is_pattern, is_reserved
 from keyop.protocol.writer_options import WriterOptions
 from keyop.publishing.handling import Handling, handling
 from keyop.publishing.publisher import Publisher, begin_atomic
@@ -34,8 +34,13 @@ from keyop.subscriber.subscription import Subscription
 if TYPE_CHECKING:
     from keyop.config import Config
     from keyop.federation.children import Children
+    from keyop.subscriber.member import Member
+    from keyop.subscriber.pattern import PatternSubscription
+
+    Opened = Subscription | PatternSubscription
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+Kind = TypeVar("Kind", bound=Subscription)
 CLOSE_TIMEOUT_S = 10.0
 
 
@@ -103,7 +108,7 @@ class Messenger:
         except BaseException:
             self._attachment.close()
             raise
-        self._subscriptions: dict[tuple[str, str], Subscription] = {}
+        self._subscriptions: dict[tuple[str, str], Opened] = {}
         self._lock = threading.Lock()
         self._closed = False
         self._attachment.tick_listeners.append(self._report_refusals)
@@ -182,7 +187,8 @@ class Messenger:
 
     def stats(self) -> Statistics:
         """What the writer and this process's subscriptions counted, and how far each is behind."""
-        return gather(self._attachment, self._subscriptions.values())
+        opened = list(self._subscriptions.values())
+        return gather(self._attachment, [each for subscription in opened for each in subscription.each()])
 
     # ---- publishing
 
@@ -288,6 +294,10 @@ class Messenger:
     ) -> Handler | Callable[[Handler], Handler]:
         """Handle the messages of a channel, one at a time, in order; a call or a decorator.
 
+        ``channel`` may be a pattern, such as ``sensors.*``: then the handler is given the messages of all channels that
+        it fits, also of those that come later, these from their start on. ``start`` counts for the channels that there
+        are when the pattern is followed under this id for the first time.
+
         ``id`` names the subscriber: it resumes where it stopped, in whatever process. ``handler`` takes a `Message`
         and is a function or a coroutine function. If it raises, the message is tried again after
         ``retry_backoff`` = (first, longest) seconds, ``max_retries`` times, then it goes to the dead-letter channel;
@@ -298,7 +308,7 @@ class Messenger:
 
         Raises `ChannelNameError`, `SubscriberIdError`, `SubscriberBusy`, `OffsetDamaged`, `WriterUnavailable`.
         """
-        check_channel(channel)
+        check_channel_or_pattern(channel)
         check_subscriber_id(id)
         options = SubscribeOptions(
             retry_policy(max_retries, retry_backoff, self._settings.subscribers),
@@ -312,12 +322,13 @@ class Messenger:
         return self._open(channel, id, handler, options)
 
     def _open(self, channel: str, id: str, handler: Handler, options: SubscribeOptions) -> Handler:
-        kind = ExactlyOnceSubscription if options.exactly_once else Subscription
-        subscription = kind(self._attachment, self._types, channel, id, self._invoker(handler), options)
-        if isinstance(subscription, ExactlyOnceSubscription):
-            subscription.publisher = self._publisher
-        if not is_reserved(channel):
-            subscription.replays = Replays(subscription, self._attachment)
+        invoke = self._invoker(handler)
+        subscription: Opened
+        if is_pattern(channel):
+            subscription = self._pattern(channel, id, invoke, options)
+        else:
+            kind = ExactlyOnceSubscription if options.exactly_once else Subscription
+            subscription = self._equip(kind(self._attachment, self._types, channel, id, invoke, options))
         with self._lock:
             if self._closed:
                 raise ClosedError("this messenger is closed")
@@ -332,6 +343,27 @@ class Messenger:
             raise
         subscription.start()
         return handler
+
+    def _pattern(
+        self, pattern: str, id: str, invoke: Callable[[Any], object], options: SubscribeOptions
+    ) -> PatternSubscription:
+        from keyop.subscriber.member import ExactlyOnceMember, Member
+        from keyop.subscriber.pattern import PatternSubscription
+
+        kind = ExactlyOnceMember if options.exactly_once else Member
+
+        def make(channel: str, start: Start) -> Member:
+            given = options._replace(start=start)
+            return self._equip(kind(self._attachment, self._types, channel, id, invoke, given))
+
+        return PatternSubscription(self._attachment, pattern, id, options.start, make)
+
+    def _equip(self, subscription: Kind) -> Kind:
+        if isinstance(subscription, ExactlyOnceSubscription):
+            subscription.publisher = self._publisher
+        if not is_reserved(subscription.channel):
+            subscription.replays = Replays(subscription, self._attachment)
+        return subscription
 
     def _invoker(self, handler: Callable[..., Any]) -> Callable[[Any], object]:
         return invoker(handler)
@@ -356,7 +388,7 @@ class Messenger:
         else:
             self._forget(subscription, timeout)
 
-    def _forget(self, subscription: Subscription, timeout: float | None) -> None:
+    def _forget(self, subscription: Opened, timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
         if not subscription.join(timeout):
             raise PublishTimeout(
@@ -375,7 +407,10 @@ class Messenger:
         if not self._attachment.drain(deadline):
             return False
         with self._lock:
-            subscriptions = list(self._subscriptions.values())
+            opened = list(self._subscriptions.values())
+        if not all(subscription.catch_up(deadline) for subscription in opened):
+            return False
+        subscriptions = [each for subscription in opened for each in subscription.each()]
         # By the files: after a writer was killed its board is looked at until the next tick.
         channels = self._attachment.directory.channels
         ends = [(each, channel_end(channels / each.channel)) for each in subscriptions]
@@ -429,7 +464,7 @@ class Messenger:
         else:
             self._close(subscriptions, timeout)
 
-    def _close(self, subscriptions: list[Subscription], timeout: float) -> None:
+    def _close(self, subscriptions: list[Opened], timeout: float) -> None:
         deadline = time.monotonic() + timeout
         if not self._attachment.orphaned:
             if self._children is not None:
@@ -443,7 +478,7 @@ class Messenger:
         with contextlib.suppress(ValueError):
             _messengers.remove(self)
 
-    def _close_subscriptions(self, subscriptions: list[Subscription], deadline: float) -> list[Subscription]:
+    def _close_subscriptions(self, subscriptions: list[Opened], deadline: float) -> list[Opened]:
         """Give back those whose thread ends in time; the others."""
         running = []
         for subscription in subscriptions:

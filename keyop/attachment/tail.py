@@ -93,6 +93,10 @@ class Tail:
         """Whether there is reason to read: it has grown, or a tick has passed, in case the board is wrong."""
         return self._board_end() != self._seen_end or self._attachment.ticks != self._ticks
 
+    def rest(self) -> None:
+        """Give the descriptor up; the next read opens the segment again."""
+        self._reader.close()
+
     def _report(self) -> None:
         for event in self._reader.events:
             self._log.warning("%s", event)

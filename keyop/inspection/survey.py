@@ -149,7 +149,8 @@ def subscribers(directory: DataDirectory, channel: str | None = None) -> list[Su
     """How far every subscriber and peer is, of one channel or of all. Raises `DataDirectoryError`, `OSError`."""
     if channel is None:
         directory.require()
-        names = sorted(path.name for path in directory.subscribers.glob("*") if path.is_dir())
+        # What begins with a dot is no channel: the memories of patterns.
+        names = sorted(path.name for path in directory.subscribers.glob("[!.]*") if path.is_dir())
     else:
         require_channel(directory, channel)
         names = [channel]

@@ -24,6 +24,7 @@ from keyop.storage.directory import DataDirectory
 from keyop.storage.journal import NAMES
 from keyop.storage.journal_file import FIRST_FRAME_BYTES, JournalContents
 from keyop.storage.offsets import OFFSET_SUFFIX, list_offsets
+from keyop.storage.pattern_file import DRAFT_PREFIX, PATTERNS_DIRECTORY, PatternFileDamaged, read_seen
 from keyop.storage.recovery import Recovered, whole_run
 from keyop.storage.segments import MAX_LINE_BYTES, Segment, align_offset, list_segments
 
@@ -240,10 +241,28 @@ class _Verifier:
             if not path.is_dir():
                 self._note("foreign", path, "is no directory of a channel's offsets and is ignored")
                 continue
+            if path.name == PATTERNS_DIRECTORY:
+                self._check_patterns(path)
+                continue
             for stranger in sorted(path.iterdir()):
                 if not stranger.name.endswith((OFFSET_SUFFIX, OFFSET_SUFFIX + ".new")):
                     self._note("foreign", stranger, "is no offset file and is ignored")
             self._check_offsets_of(path)
+
+    def _check_patterns(self, directory: Path) -> None:
+        for path in sorted(directory.iterdir()):
+            if path.name.startswith(DRAFT_PREFIX):
+                continue  # what a kill in the middle of writing leaves; the next one writes over it
+            try:
+                check_subscriber_id(path.name)
+                read_seen(path)
+            except NameRuleError:
+                self._note("foreign", path, "is no memory of a pattern's subscriber and is ignored")
+            except PatternFileDamaged as damage:
+                text = f"is damaged: {damage}; its channels without an offset are read from their start next time"
+                self._problem("pattern", path, text)
+            except OSError as error:
+                self._problem("unreadable", path, f"cannot be read: {error.strerror}")
 
     def _check_offsets_of(self, path: Path) -> None:
         channel = self._directory.channel(path.name)

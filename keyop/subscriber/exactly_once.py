@@ -28,7 +28,7 @@ _BUNDLE_S = 0.002
 _BUNDLES_IN_FLIGHT = 8
 
 
-class _Rewound(Exception):
+class Rewound(Exception):
     """A bundle was refused: reading goes on from the writer's cursor."""
 
 
@@ -70,7 +70,7 @@ class ExactlyOnceSubscription(Subscription):
         try:
             self._handle_lines(batch)
             self._flush()
-        except _Rewound:
+        except Rewound:
             self._tail.seek(self._offset)
 
     def _handle_lines(self, batch: Batch) -> None:
@@ -154,7 +154,7 @@ class ExactlyOnceSubscription(Subscription):
         )
 
     def _flush(self) -> None:
-        """Send the bundle. Raises `_Rewound` if an earlier one was refused meanwhile."""
+        """Send the bundle. Raises `Rewound` if an earlier one was refused meanwhile."""
         self._settle(wait=len(self._sent) >= _BUNDLES_IN_FLIGHT or self._alone_until > self._cursor)
         if not self._messages:
             return
@@ -167,7 +167,7 @@ class ExactlyOnceSubscription(Subscription):
         self._sent.append(_Sent(position, old, new, messages))
 
     def _settle(self, *, wait: bool) -> None:
-        """Look at what was committed; with ``wait``, at all that was sent. Raises `_Rewound`."""
+        """Look at what was committed; with ``wait``, at all that was sent. Raises `Rewound`."""
         while self._sent:
             sent = self._sent[0]
             if not self._attachment.is_committed(sent.position):
@@ -201,7 +201,7 @@ class ExactlyOnceSubscription(Subscription):
         else:
             self._alone_until = refused.new  # one by one, to see whose output it is
         self._cursor = self._committed = self._offset = at
-        raise _Rewound
+        raise Rewound
 
     def _caught_up(self) -> None:
         try:
@@ -212,7 +212,7 @@ class ExactlyOnceSubscription(Subscription):
                 self._messages = 1
                 self._flush()
                 self._settle(wait=True)
-        except _Rewound:
+        except Rewound:
             self._tail.seek(self._offset)
 
     # ---- attempts, each committed before the next message
@@ -233,7 +233,7 @@ class ExactlyOnceSubscription(Subscription):
         try:
             self._call(message, outbox)
             self._commit_alone(b"".join(outbox.entries))
-        except _Rewound:
+        except Rewound:
             raise
         except BaseException as error:
             return self._failed(error)
@@ -241,7 +241,7 @@ class ExactlyOnceSubscription(Subscription):
         return self._delivery.succeeded()
 
     def _commit_alone(self, entries: bytes) -> None:
-        """Commit one message's output and its move. Raises the refusal, or `_Rewound` if the cursor is another."""
+        """Commit one message's output and its move. Raises the refusal, or `Rewound` if the cursor is another."""
         move = self._held.move_entry(self._cursor, self._behind)
         position = self._attachment.send(transaction(entries + move, entry.SYNC))
         self._attachment.wait(position)
@@ -261,6 +261,6 @@ class ExactlyOnceSubscription(Subscription):
         try:
             self._flush()
             self._settle(wait=True)
-        except (_Rewound, KeyopError):
+        except (Rewound, KeyopError):
             pass  # what was refused is handled again by whoever comes next
         super().close(forget=forget, deadline=deadline)

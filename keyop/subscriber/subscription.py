@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Self
@@ -482,6 +482,14 @@ class Subscription:
     def _pause(self, seconds: float) -> None:
         """Wait a moment, or until stopped."""
         self._attachment.data_gate.wait(lambda: self._stopping, time.monotonic() + seconds)
+
+    def each(self) -> Sequence[Subscription]:
+        """The subscriptions that this one is made of: itself."""
+        return [self]
+
+    def catch_up(self, _deadline: float | None) -> bool:
+        """Whether all channels are followed that should be."""
+        return True
 
     # ---- the end
 
