@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from keyop.attachment.attachment import Attachment
 from keyop.errors import KeyopError, PublishTimeout
+from keyop.ipc.histogram import Histogram
 from keyop.protocol import entry
 
 
@@ -24,7 +25,18 @@ class Granted(NamedTuple):
 class HeldCursor:
     """`open` it, `move` it, `close` it. ``moves`` counts the stores: of two claims the one with more is the truth."""
 
-    __slots__ = ("_attachment", "_flags", "_generation", "_slot", "channel", "id", "key", "moves", "store")
+    __slots__ = (
+        "_attachment",
+        "_flags",
+        "_generation",
+        "_histograms",
+        "_slot",
+        "channel",
+        "id",
+        "key",
+        "moves",
+        "store",
+    )
 
     def __init__(self, attachment: Attachment, channel: str, id: str) -> None:
         self._attachment = attachment
@@ -32,6 +44,7 @@ class HeldCursor:
         self.id = id
         self.key = (channel.encode(), id.encode())
         self.moves = 0
+        self._histograms: dict[int, Histogram] = {}
 
     def open(self, start: int | None, *, exactly_once: bool = False, deadline: float | None = None) -> Granted:
         """Have the writer grant it; ``start`` is for a new id, None is the channel's end.
@@ -83,11 +96,17 @@ class HeldCursor:
         self._generation = self._attachment.generation
         self._slot = self._attachment.slot(self._slot.index)
         self.store = self._slot.cursor_writer()
+        for which, histogram in self._histograms.items():
+            self._slot.move_histogram(which, histogram)
         return True
 
     def count(self, name: str, total: int) -> None:
         """Store a counter's new total, see `layout.SLOT_COUNTER_NAMES`."""
         self._slot.count(name, total)
+
+    def histogram(self, which: int) -> Histogram:
+        """One of `layout.SLOT_TIMES`, to be counted in once the cursor is open."""
+        return self._histograms.setdefault(which, self._slot.histogram(which))
 
     def close(self, *, forget: bool = False, deadline: float | None = None) -> None:
         """Give it back to the writer, with its last word; ``forget`` deletes it.

@@ -171,13 +171,14 @@ def describe(port: Port | None, name: str, alive: bool) -> AttachedProcess:
     """What a port says of its process."""
     if port is None:
         return AttachedProcess(name, None, "unknown", alive)
-    slots = list(_slots(port))
+    slots = list(slots_of(port))
     held = list(_subscriptions(port, slots))
     role = layout.ROLE_NAMES.get(port.role) or ("subscriber" if held else "publisher")
     return AttachedProcess(name, port.pid, role, alive, held, list(_peers(slots)))
 
 
-def _slots(port: Port) -> Iterator[Slot]:
+def slots_of(port: Port) -> Iterator[Slot]:
+    """The slots of a port in which something stands."""
     for index in range(port.slot_count()):
         try:
             slot = port.slot(index)

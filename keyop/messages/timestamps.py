@@ -16,6 +16,10 @@ _RFC3339 = re.compile(
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
 )
 
+# What format_ns writes, and the part of it up to the fraction.
+_USUAL_LENGTH = len("1970-01-01T00:00:00.000000000Z")
+_PREFIX_LENGTH = len("1970-01-01T00:00:00.")
+
 # One tuple, replaced whole: threads may race here, and each then sees a matching pair.
 _last_second: tuple[int, str] = (0, "1970-01-01T00:00:00.")
 
@@ -62,6 +66,28 @@ def parse_ns(text: str) -> int | None:
         return None
     ns = int(fraction[:9].ljust(9, "0")) if fraction else 0
     return (days * 86_400 + seconds_of_day - zone) * NS_PER_SECOND + ns
+
+
+class TimeReader:
+    """Reads the times of one channel: quickly where they are of the usual form and in the second of the last one."""
+
+    __slots__ = ("_prefix", "_second_ns")
+
+    def __init__(self) -> None:
+        self._prefix = ""
+        self._second_ns = 0
+
+    def parse_ns(self, text: str) -> int | None:
+        """As the function `parse_ns`."""
+        if len(text) == _USUAL_LENGTH and text[:_PREFIX_LENGTH] == self._prefix and text[-1] == "Z":
+            digits = text[_PREFIX_LENGTH:-1]
+            if digits.isdecimal() and digits.isascii():
+                return self._second_ns + int(digits)
+        ns = parse_ns(text)
+        if ns is not None and len(text) == _USUAL_LENGTH and text[_PREFIX_LENGTH - 1] == "." and text[-1] == "Z":
+            self._prefix = text[:_PREFIX_LENGTH]
+            self._second_ns = ns - ns % NS_PER_SECOND
+        return ns
 
 
 def _seconds_of_day(hour: int, minute: int, second: int) -> int | None:

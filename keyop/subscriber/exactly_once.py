@@ -77,6 +77,7 @@ class ExactlyOnceSubscription(Subscription):
         raw = bool(self._types) or self._options.require_type
         decode = decode_line_raw if raw else decode_line
         offset = batch.start
+        self._stopwatch.begin_batch(offset)
         try:
             for line in batch.lines:
                 envelope = decode(line)
@@ -122,7 +123,7 @@ class ExactlyOnceSubscription(Subscription):
         """Run the handler with its publishes going into the outbox."""
         token = handling.set(Handling(message, outbox))
         try:
-            self._invoke(message)
+            self._stopwatch.invoke(self._invoke, message)
         finally:
             outbox.open = False
             handling.reset(token)

@@ -29,6 +29,7 @@ from keyop.publishing.handling import Handling, handling
 from keyop.storage.segment_reader import Batch, SegmentReader, first_offset_since
 from keyop.subscriber.delivery import Advance, Answer, DeadLetter, Delivery, Run, Stay, Wait
 from keyop.subscriber.options import SubscribeOptions
+from keyop.subscriber.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from keyop.subscriber.replays import Replays
@@ -100,6 +101,7 @@ class Subscription:
         granted = self._held.open(self._start_offset(), exactly_once=self._options.exactly_once)
         self._offset = self._granted = granted.offset
         self._carried = (granted.attempts_offset, granted.attempts)
+        self._stopwatch = Stopwatch(self._held)
         self._tail = Tail(self._attachment, self.channel, self._offset, self._count_skipped, self._count_damaged)
         self._pass_over_old()
         if self.replays is not None:
@@ -271,16 +273,24 @@ class Subscription:
         """Deliver lines one after the other. The plain case, a first attempt that succeeds, is all in this loop."""
         raw = bool(self._types) or self._options.require_type
         decode = decode_line_raw if raw else decode_line
-        invoke, held, under_way = self._invoke, self._held, self._handling
+        invoke, held, under_way, watch = self._invoke, self._held, self._handling, self._stopwatch
         offset = batch.start
-        handled = 0
+        handled = weighed = 0
         carried_offset = self._carried[0] if self._carried[1] else -1
+        watch.begin_batch(offset)
+        look_at = min(watch.look_at, carried_offset) if offset < carried_offset else watch.look_at
         try:
             for line in batch.lines:
                 envelope = decode(line)
-                if type(envelope) is BadLine or raw or offset == carried_offset:
+                if type(envelope) is BadLine or raw or offset >= look_at:
                     self._offset = offset
-                    self._handle_specially(line, offset, envelope, raw)
+                    if type(envelope) is BadLine or raw or offset == carried_offset:
+                        self._handle_specially(line, offset, envelope, raw)
+                    else:
+                        watch.untimed += handled - weighed
+                        weighed = handled
+                        self._handle_timed(envelope, line, offset)  # type: ignore[arg-type]
+                    look_at = min(watch.look_at, carried_offset) if offset < carried_offset else watch.look_at
                 else:
                     message = Message(envelope, envelope.payload, offset)  # type: ignore[arg-type, union-attr]
                     under_way.message = message
@@ -301,7 +311,20 @@ class Subscription:
             under_way.message = None
             self._move(self._offset, self._left_attempts)
             self._left_attempts = 0
+            watch.untimed += handled - weighed
             self._count("handled", handled)
+
+    def _handle_timed(self, envelope: Envelope, line: bytes, offset: int) -> None:
+        """The plain case for a message that is to be timed."""
+        message = Message(envelope, envelope.payload, offset)
+        self._handling.message = message
+        self._move(offset, 1)
+        try:
+            self._stopwatch.time(self._invoke, message)
+        except BaseException as error:
+            self._try_again(message, line, error)
+        else:
+            self._count("handled", 1)
 
     def _handle_specially(self, line: bytes, offset: int, envelope: Envelope | BadLine, raw: bool) -> None:
         """Lines that are damaged, payloads of registered types, and a message whose process died on it before."""
@@ -409,7 +432,7 @@ class Subscription:
         self._handling.message = message
         self._move(self._offset, attempt)
         try:
-            self._invoke(message)
+            self._stopwatch.invoke(self._invoke, message)
         except BaseException as error:
             return self._failed(error)
         self._count("handled", 1)
