@@ -220,11 +220,12 @@ class Messenger:
 
     async def _commit(self, transaction: bytes, channel: str, must_sync: bool, timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
+        began_ns = time.perf_counter_ns()
         position = await self._acknowledgements.send(transaction, deadline)
         if self._publisher.returns_early(position, channel, must_sync):
             return
         await self._acknowledgements.committed(position, deadline)
-        self._publisher.committed(position, channel)
+        self._publisher.committed(position, channel, must_sync, began_ns)
 
     @contextlib.asynccontextmanager
     async def atomic(self, *, timeout: float | None = None) -> AsyncIterator[Transaction]:

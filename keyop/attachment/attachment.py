@@ -302,6 +302,16 @@ class Attachment:
             slot.occupy_peer(name, address)
             return slot
 
+    def take_published_slot(self, channel: bytes) -> Slot | None:
+        """A free slot for a channel that this process publishes to; None if there is none: no page is made for it."""
+        with self._slot_lock:
+            for index in reversed(range(self._port.slot_count())):
+                slot = self._port.slot(index)
+                if slot.is_free:
+                    slot.occupy_published(channel)
+                    return slot
+            return None
+
     def _free_slot(self) -> Slot:
         count = self._port.slot_count()
         for index in range(count):

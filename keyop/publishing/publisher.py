@@ -15,6 +15,7 @@ from keyop.protocol.entry import APPEND, ENTRY, SINGLE, SYNC
 from keyop.publishing.envelopes import Envelopes
 from keyop.publishing.handling import Handling, handling
 from keyop.publishing.outbox import Outbox
+from keyop.publishing.publish_times import ATOMIC, PublishTimes
 
 _pack_single = SINGLE.pack
 _pack_entry = ENTRY.pack
@@ -26,6 +27,7 @@ class Publisher:
     def __init__(self, attachment: Attachment, types: PayloadTypes, origin: str, *, always_sync: bool) -> None:
         """``always_sync``: this process asked for strict publishing itself, whatever the writer's mode."""
         self.attachment = attachment
+        self.times = PublishTimes(attachment)
         self._envelope = Envelopes(types, origin, attachment.settings.storage.max_message_bytes).make
         self._always_sync = always_sync
         # Channels to which something was committed: the writer has nothing against them.
@@ -135,20 +137,26 @@ class Publisher:
     def _commit(self, transaction: bytes, channel: str, must_sync: bool, timeout: float | None) -> None:
         attachment = self.attachment
         deadline = None if timeout is None else time.monotonic() + timeout
+        began_ns = time.perf_counter_ns()
         position = attachment.send(transaction, deadline)
         if self.returns_early(position, channel, must_sync):
             return
         attachment.wait(position, deadline)
-        self.committed(position, channel)
+        self.committed(position, channel, must_sync, began_ns)
 
     def returns_early(self, position: int, channel: str, must_sync: bool) -> bool:
         """Whether a publish may return before the commit: periodic, and the writer has nothing against the channel."""
         return not must_sync and channel in self._proven and self.attachment.accepted(position)
 
-    def committed(self, position: int, channel: str) -> None:
-        """The writer has taken the transaction: raises its refusal, if it was one."""
+    def committed(self, position: int, channel: str, must_sync: bool, began_ns: int) -> None:
+        """The writer has taken the transaction: raises its refusal, if it was one.
+
+        ``began_ns``: `perf_counter_ns` before it was sent.
+        """
         self.attachment.replies.of(position, channel)
         self._proven.add(channel)
+        if must_sync or self.attachment.writer.strict:
+            self.times.note(channel or ATOMIC, began_ns)
 
 
 def begin_atomic(publisher: Publisher) -> tuple[Outbox, Handling]:
