@@ -284,7 +284,7 @@ def test_what_another_process_handles_is_refused_whole(data_dir: Path) -> None:
 def test_a_channel_that_another_process_has_is_taken_when_it_is_free(
     data_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("keyop.subscriber.pattern._TRY_AGAIN_S", 0.1)
+    monkeypatch.setattr("keyop.subscriber.membership._TRY_AGAIN_S", 0.1)
     inbox = Inbox()
     with Messenger(data_dir) as m, Messenger(data_dir) as other:
         m.subscribe("c.*", "dash", inbox)
