@@ -75,6 +75,8 @@ def test_rates_of_channels(data_dir: Path) -> None:
         third = looks.look()
         assert (channel(third, "a").messages_per_s, channel(third, "a").bytes_per_s) == (0.0, 0.0)
         assert channel(third, "a").history == (*row.history, 0.0)
+        publish(m, "new", *range(100))
+        counted(looks, "new", 100)
         # One that stands still is not computed again.
         eventually(lambda: channel(looks.look(), "b") is channel(looks.look(), "b"))
         looks.close()

@@ -18,6 +18,7 @@ _NAMES = (
     "channels",
     "subscribers",
     "status",
+    "top",
     "dead-letter",
     "offsets",
     "verify",

@@ -62,13 +62,15 @@ class ChannelRows:
             for held in process.subscriptions:
                 live.setdefault(held.channel, set()).add(held.id)
         life = self._board.life
+        is_first = not elapsed_s
         is_new_board, self._life = life != self._life, life
         rows = []
         for name in sorted(ends):
             end, records = ends[name], self._board.records(name)
             known = self._known.get(name)
             if known is None:
-                known = self._known[name] = _Known(end, records or 0)
+                # One that was not there in the look before has begun since then.
+                known = self._known[name] = _Known(end, records or 0) if is_first else _Known(0, 0)
             elif is_new_board:
                 known.records = 0
             elif records is not None:

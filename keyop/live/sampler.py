@@ -109,3 +109,14 @@ class Sampler:
             for process in attached
             for peer in process.peers
         )
+
+
+def look_twice(directory: DataDirectory, *, interval_s: float) -> Snapshot:
+    """A look that has rates: of two, this far apart, the second one. Raises `DataDirectoryError`."""
+    sampler = Sampler(directory)
+    try:
+        sampler.look()
+        time.sleep(interval_s)
+        return sampler.look()
+    finally:
+        sampler.close()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 
-class _View:
+class View:
     """One row."""
 
     __slots__ = ()
@@ -26,7 +26,7 @@ def _names(kind: type[Any]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class WriterView(_View):
+class WriterView(View):
     """The writer process."""
 
     state: str
@@ -42,7 +42,7 @@ class WriterView(_View):
 
 
 @dataclass(frozen=True, slots=True)
-class ChannelView(_View):
+class ChannelView(View):
     """One channel."""
 
     channel: str
@@ -60,7 +60,7 @@ class ChannelView(_View):
 
 
 @dataclass(frozen=True, slots=True)
-class SubscriberView(_View):
+class SubscriberView(View):
     """One subscriber, or a peer's position, over all processes that share it."""
 
     channel: str
@@ -87,7 +87,7 @@ class SubscriberView(_View):
 
 
 @dataclass(frozen=True, slots=True)
-class PeerView(_View):
+class PeerView(View):
     """Another host, as hub or client stand with it."""
 
     role: str
@@ -108,7 +108,7 @@ class PeerView(_View):
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessView(_View):
+class ProcessView(View):
     """A process that is attached, or the writer."""
 
     role: str
