@@ -144,6 +144,10 @@ class WriterUnavailable(WriterError):
     """No writer process answers, and none could be started. The text says what was tried."""
 
 
+class SupervisorUnavailable(KeyopError):
+    """No `keyop up` answers for this data directory."""
+
+
 class WriterBusy(WriterError):
     """Another writer process runs on this data directory."""
 

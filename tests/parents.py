@@ -20,9 +20,9 @@ SLOW = "import time\nwhile True: time.sleep(1000)"
 
 _SOURCE = """
 import json
-from keyop.supervisor.output import Output
-from keyop.supervisor.parent import Parent
-from keyop.supervisor.role import Role
+from keyop.processes.output import Output
+from keyop.processes.parent import Parent
+from keyop.processes.role import Role
 
 def roles_of(text):
     return [Role(**{**role, "command": tuple(role["command"])}) for role in json.loads(text)]

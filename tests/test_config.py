@@ -586,7 +586,7 @@ def test_workers(write: Write) -> None:
         ("{app: 'shop/orders.py'}", "workers[0].app = 'shop/orders.py': must be a module and an app in it"),
         ("{app: 'a:b:c'}", "workers[0].app = 'a:b:c': must be a module"),
         ("{app: a, processes: -1}", "workers[0].processes = -1: must be 1 or more"),
-        ("{app: a, processes: 1000}", "workers[0].processes = 1000: must be 256 or less"),
+        ("{app: a, processes: 1000}", "workers[0].processes = 1000: must be 64 or less"),
         ("{app: a, processes: '2'}", "workers[0].processes = '2': must be a whole number"),
         ("{app: a, only: b}", "workers[0].only = 'b': must be a list"),
         ("{app: a, only: [fed-b]}", "workers[0].only[0] = 'fed-b': not a subscriber id"),

@@ -12,8 +12,8 @@ import pytest
 from child import ROOT, eventually
 from parents import SLOW, STUBBORN, WAIT, ParentProcess, kill, lives, role
 
-from keyop.supervisor.backoff import HEALTHY_S, LONGEST_S, Backoff
-from keyop.supervisor.output import Output
+from keyop.processes.backoff import HEALTHY_S, LONGEST_S, Backoff
+from keyop.processes.output import Output
 
 
 def _order(log: str, words: str) -> list[str]:
@@ -70,7 +70,7 @@ def test_who_cannot_start_ends_all_with_its_last_lines_and_its_code() -> None:
     with ParentProcess(role("a"), role("b", fails, rank=1)) as parent:
         assert parent.end() == 69
     last = parent.errors.splitlines()[-3:]
-    assert last[0].endswith("b ended (exit code 69)")
+    assert last[0].endswith("b cannot start (exit code 69)")
     assert sorted(last[1:]) == ["  one", "  the port is taken"]
     assert "a has left" in parent.errors
 
@@ -79,13 +79,13 @@ def test_who_cannot_start_ends_all_with_its_last_lines_and_its_code() -> None:
 def test_a_command_that_cannot_be_run(command: list[str]) -> None:
     with ParentProcess({**role("a"), "command": command}) as parent:
         assert parent.end() == 1
-    assert f"a cannot be started: [Errno {2 if 'no' in command[0] else 13}]" in parent.errors.splitlines()[-1]
+    assert f"a cannot start: [Errno {2 if 'no' in command[0] else 13}]" in parent.errors.splitlines()[-1]
 
 
 def test_one_that_leaves_without_having_been_ready_could_not_start() -> None:
     with ParentProcess(role("a", "pass")) as parent:
         assert parent.end() == 1
-    assert "a ended (exit code 0)" in parent.errors
+    assert "a cannot start (exit code 0)" in parent.errors
 
 
 # ---- what dies
@@ -112,7 +112,7 @@ def test_what_keeps_dying_is_tried_less_and_less_often_and_stopped_in_a_pause(tm
         parent.wait_for("a is ready")
         broken.touch()
         kill(parent.pid_of("a"))
-        parent.wait_for(r"a ended \(exit code 1\); the next one is started in 0.8 s")
+        parent.wait_for(r"a cannot start \(exit code 1\); the next one is started in 0.8 s")
         assert parent.states()["a"][0] == "pausing"
         parent.signal(signal.SIGTERM)
         assert parent.end() == 0
@@ -188,9 +188,9 @@ def test_nor_do_the_children_of_a_child_that_is_a_parent_itself() -> None:
     inner = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from keyop.readiness import say_ready\n"
-        "from keyop.supervisor.output import Output\n"
-        "from keyop.supervisor.parent import Parent\n"
-        "from keyop.supervisor.role import Role\n"
+        "from keyop.processes.output import Output\n"
+        "from keyop.processes.parent import Parent\n"
+        "from keyop.processes.role import Role\n"
         f"parent = Parent([Role(name='inner', command=(sys.executable, '-I', '-S', '-c', {STUBBORN!r}))], Output())\n"
         "def tell():\n"
         "    print('inner pid', parent.services['inner'].child.pid, flush=True)\n"

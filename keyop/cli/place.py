@@ -18,6 +18,8 @@ from keyop.storage.directory import DataDirectory
 if TYPE_CHECKING:
     from keyop.configuration.settings import Settings
 
+DEFAULT_FILE = "keyop.yaml"
+"""What a command reads where nothing says what else."""
 _LONG_DATA_DIR_VARIABLE = "KEYOP_STORAGE__DATA_DIR"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -28,6 +30,24 @@ class Place:
     def __init__(self, data_dir: str | None, config: str | None) -> None:
         self._data_dir = data_dir
         self._config = config
+
+    @property
+    def data_dir(self) -> str | None:
+        """What was said of it beside the configuration file."""
+        return self._data_dir
+
+    def with_file(self) -> Place:
+        """The same, with the configuration file of this directory where no other one was named.
+
+        Raises `click.UsageError` if there is none, and nothing else was said.
+        """
+        if self._config is not None:
+            return self
+        if os.path.exists(DEFAULT_FILE):
+            return Place(self._data_dir, DEFAULT_FILE)
+        if self._data_dir is not None:
+            return self
+        raise click.UsageError(f"there is no {DEFAULT_FILE} here: `keyop init` writes one, --config FILE names another")
 
     def directory(self) -> DataDirectory:
         """The data directory, for a command that only reads. A configuration is read only if nothing else names it.
@@ -68,9 +88,11 @@ class Place:
             storage = {"storage": {"data_dir": self._data_dir}} if self._data_dir else {}
             return Config.load(self._config, **storage).to_settings()
         if not self._data_dir and not os.environ.get(_LONG_DATA_DIR_VARIABLE):
+            if os.path.exists(DEFAULT_FILE):
+                return Place(None, DEFAULT_FILE).settings()
             raise click.UsageError(
                 f"no data directory: give --data-dir DIR or --config FILE, or set {DATA_DIR_VARIABLE} or "
-                f"{CONFIG_VARIABLE}"
+                f"{CONFIG_VARIABLE}; there is no {DEFAULT_FILE} here either"
             )
         if self._data_dir and self._data_dir.lower().endswith((".yaml", ".yml")) and not os.path.isdir(self._data_dir):
             return settings_for(None, storage={"data_dir": self._data_dir})

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from keyop.cli import exit_codes
 from keyop.cli.place import Place, as_json, at_place
+from keyop.cli.table import age, size, table
 
 if TYPE_CHECKING:
     from keyop.inspection.presence import AttachedProcess, LivePeer
     from keyop.inspection.survey import StatusReport
+    from keyop.storage.directory import DataDirectory
 
 
 @click.command("status")
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
 def command(place: Place, as_json: bool) -> int:
     """Say whether a writer runs, in which state, who is attached, and how hub and client stand with their peers.
 
+    Where a supervisor runs (`keyop up`), its processes too: restarts are those since it began, RSS is their memory,
+    CPU what they have used of a core in the last seconds.
+
     Exit code 0: it runs; 3: it does not (which is normal while nobody is attached); 4: it is stalled, by a full or
-    failing disk. Starts nothing.
+    failing disk; 5: a process of the supervisor does not run. Starts nothing.
 
     \b
     Examples:
@@ -30,17 +35,50 @@ def command(place: Place, as_json: bool) -> int:
     """
     from keyop.inspection import survey
 
-    report = survey.status(place.directory())
+    directory = place.directory()
+    report = survey.status(directory)
+    supervisor = _supervisor(directory) if report.supervised else None
     if as_json:
         import json
         from dataclasses import asdict
 
-        print(json.dumps(asdict(report)))
+        print(json.dumps(asdict(report) | {"supervisor": supervisor}))
     else:
-        print("\n".join(_lines(report)))
+        print("\n".join([*_lines(report), *(_processes(supervisor) if supervisor else [])]))
     if not report.running:
         return exit_codes.NOT_RUNNING
-    return exit_codes.STALLED if report.state == "stalled" else exit_codes.OK
+    if report.state == "stalled":
+        return exit_codes.STALLED
+    return exit_codes.DEGRADED if supervisor and supervisor["state"] != "up" else exit_codes.OK
+
+
+def _supervisor(directory: DataDirectory) -> dict[str, Any] | None:
+    """What it says; None where a writer alone holds the directory, or it does not answer."""
+    from keyop.errors import KeyopError
+    from keyop.supervisor.asking import ask
+
+    try:
+        return ask(directory, "status")
+    except KeyopError:
+        return None
+
+
+def _processes(supervisor: dict[str, Any]) -> list[str]:
+    headings = ("PROCESS", "STATE", "PID", "UPTIME", "RESTARTS", "RSS", "CPU")
+    rows = [
+        (
+            row["role"],
+            row["state"],
+            None if row["pid"] is None else str(row["pid"]),
+            None if row["pid"] is None else age(row["uptime_s"]),
+            row["restarts"],
+            None if row["rss_bytes"] is None else size(row["rss_bytes"]),
+            None if row["cpu_percent"] is None else f"{row['cpu_percent']:.1f} %",
+        )
+        for row in supervisor["processes"]
+    ]
+    reasons = [f"{row['role']} {row['reason']}" for row in supervisor["processes"] if row["reason"]]
+    return ["", table(headings, rows, left=2), *(line for reason in reasons for line in ["", *reason.splitlines()])]
 
 
 def _lines(report: StatusReport) -> list[str]:

@@ -95,4 +95,4 @@ SubscriberId = Annotated[StrictStr, AfterValidator(check_subscriber_id)]
 
 AppName = Annotated[StrictStr, AfterValidator(_app)]
 RoleName = Annotated[StrictStr, AfterValidator(_role)]
-ProcessCount = Annotated[StrictInt, Field(ge=1, le=256)]
+ProcessCount = Annotated[StrictInt, Field(ge=1, le=64)]

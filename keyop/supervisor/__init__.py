@@ -1,5 +1,2 @@
-"""The process that keeps others running: ``keyop up``, and ``keyop worker`` with several processes.
-
-`parent` decides, `service` is one role that is kept running, `child` one process of it, and `loop` brings everything
-that happens (signals, lines, time) to the one thread that there is.
-"""
+"""``keyop up``: `roles` says which processes a configuration asks for, `supervisor` runs them with the parent of
+`keyop.processes`, and the rest is what one can tell it, and what it tells others."""

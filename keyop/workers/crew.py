@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from keyop.configuration.settings import Settings
-from keyop.supervisor.output import Output
-from keyop.supervisor.parent import Parent
-from keyop.supervisor.role import Role
+from keyop.processes.output import Output
+from keyop.processes.parent import Parent
+from keyop.processes.role import Role
 from keyop.workers.command import WorkerOptions
 
 # Who does not leave within the grace ends itself. The parent's patience is for what cannot even do that.

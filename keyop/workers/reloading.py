@@ -10,9 +10,9 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from keyop.supervisor.loop import Loop
-from keyop.supervisor.parent import Parent
-from keyop.supervisor.service import RUNNING, STOPPED, Service
+from keyop.processes.loop import Loop
+from keyop.processes.parent import Parent
+from keyop.processes.service import RUNNING, STOPPED, Service
 
 _DEBOUNCE_MS = 200
 _STEP_MS = 50

@@ -30,10 +30,19 @@ EXIT_OK, EXIT_BUSY, EXIT_CRASHED, EXIT_CANNOT_START, EXIT_UNDRAINED = 0, 69, 70,
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 
-def run(options: WriterOptions, *, on_demand: bool, log: Log, turn_fd: int = -1, once: bool = False) -> int:
+def run(
+    options: WriterOptions,
+    *,
+    on_demand: bool,
+    log: Log,
+    supervised: bool = False,
+    turn_fd: int = -1,
+    once: bool = False,
+) -> int:
     """Be the writer of a data directory until told to leave; the process's exit code.
 
-    ``once``: recover, commit what waits, leave the directory at rest, and that is all.
+    ``supervised``: the parent holds the lease that says so. ``once``: recover, commit what waits, leave the
+    directory at rest, and that is all.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     directory = DataDirectory(options.data_dir)
@@ -41,7 +50,7 @@ def run(options: WriterOptions, *, on_demand: bool, log: Log, turn_fd: int = -1,
         _become_owner(directory)
         directory.make()
         directory.refuse_network_file_system()
-        leases = _take_leases(directory, options, on_demand)
+        leases = _take_leases(directory, options, on_demand, supervised)
         if turn_fd >= 0:
             lease.give_up(turn_fd)
     except WriterBusy as error:
@@ -114,15 +123,17 @@ def _become_owner(directory: DataDirectory) -> None:
         os.setuid(status.st_uid)
 
 
-def _take_leases(directory: DataDirectory, options: WriterOptions, on_demand: bool) -> list[lease.Lease]:
+def _take_leases(
+    directory: DataDirectory, options: WriterOptions, on_demand: bool, supervised: bool
+) -> list[lease.Lease]:
     held = []
-    patience_s = lease.PATIENCE_S
-    if not on_demand:
-        supervised = lease.acquire(directory.run / lease.SUPERVISED)
-        if supervised is None:
+    if not on_demand and not supervised:
+        foreground = lease.acquire(directory.run / lease.SUPERVISED)
+        if foreground is None:
             raise WriterBusy(f"{directory.path}: a writer or supervisor runs in the foreground already")
-        held.append(supervised)
-        patience_s = TAKE_OVER_S
+        _note(foreground, f"pid {os.getpid()}\n")
+        held.append(foreground)
+    patience_s = lease.PATIENCE_S if on_demand else TAKE_OVER_S
     path = directory.run / lease.WRITER_LOCK
     lock = lease.acquire(path, patience_s)
     if lock is None:
@@ -130,12 +141,16 @@ def _take_leases(directory: DataDirectory, options: WriterOptions, on_demand: bo
             f"{directory.path}: another writer runs here ({(path.read_text().splitlines() or ['no pid noted'])[0]})"
         )
     # For people, and for processes that want to know with which options it was started.
-    try:
-        lock.note("\n".join([f"pid {os.getpid()}", *options.to_arguments(), ""]))
-    except OSError:
-        pass  # a full disk: that is no reason not to start
+    _note(lock, "\n".join([f"pid {os.getpid()}", *options.to_arguments(), ""]))
     held.append(lock)
     return held
+
+
+def _note(held: lease.Lease, text: str) -> None:
+    try:
+        held.note(text)
+    except OSError:
+        pass  # a full disk: that is no reason not to start
 
 
 class _Main:
