@@ -68,6 +68,9 @@ class Committer:
         self.journal = Journal(
             directory.journal, options.journal_bytes, lambda errno: self.trouble.set("journal", errno)
         )
+        self.journal.on_sync = board.histogram(layout.BOARD_SYNC_TIMES).note
+        self._commit_times = board.histogram(layout.BOARD_COMMIT_TIMES)
+        self._synced = False
         self.spills = spills
         self.subscriptions = Subscriptions(directory, channels, cursors, log)
         self.moving = False
@@ -214,6 +217,8 @@ class Committer:
         """Commit what is there; whether anything was."""
         if self.channels.crowded:
             self._close_segments()
+        began_ns = time.perf_counter_ns()
+        self._synced = False
         this = self._round
         this.clear()
         this.max_bytes = self.journal.max_frame_bytes
@@ -239,6 +244,8 @@ class Committer:
         if this.asking:
             self._checkpoint_for(this)
         self._settle(this)
+        if self._synced:
+            self._commit_times.note(time.perf_counter_ns() - began_ns)
         if self.audit.waiting:
             self.audit.flush()
         for port in this.buried:
@@ -299,6 +306,7 @@ class Committer:
         self.journal.write(entries)
         if this.sync or (self.strict and this.logs):
             self.journal.sync()
+            self._synced = True
         elif this.logs and self._flusher is not None:
             self._flusher.start()
         self.board.words[layout.AT_REST] = 0
