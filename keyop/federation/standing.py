@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from keyop.attachment.attachment import Attachment
 from keyop.federation.traffic import Traffic
-from keyop.ipc.layout import PEER_AWAY, PEER_CONNECTED, PEER_REFUSED
+from keyop.ipc.layout import PEER_AWAY, PEER_CONNECTED, PEER_REFUSED, ROUND_TRIPS
 from keyop.ipc.slot import Slot
 
 # What is behind a peer that is away changes slowly, and there may be many of them.
@@ -98,7 +98,7 @@ class Standings:
 
     def _place(self, standing: Standing) -> tuple[Slot, str, str]:
         slot = self._attachment.take_peer_slot(standing.name.encode()[:255], standing.address.encode()[:255])
-        slot.store_peer(standing.values())
+        _store(slot, standing)
         return slot, standing.name, standing.address
 
     def remove(self, standing: Standing) -> None:
@@ -119,4 +119,9 @@ class Standings:
                 here.vacate()
                 self._slots[standing] = self._place(standing)
             else:
-                here.store_peer(standing.values())
+                _store(here, standing)
+
+
+def _store(slot: Slot, standing: Standing) -> None:
+    slot.store_peer(standing.values())
+    slot.store_times(ROUND_TRIPS, standing.traffic.round_trips.read())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 
+from keyop.ipc.histogram import Histogram
+
 _HALF_LIFE_S = 10.0
 
 
@@ -48,6 +50,8 @@ class Traffic:
         """When something of the peer was last committed."""
         self.round_trip_s = 0.0
         """Of the last batch, from its sending to its acknowledgement: network, and the peer's disk."""
+        self.round_trips = Histogram()
+        """Of all batches."""
 
     def went(self, count: int) -> None:
         """The peer has acknowledged messages."""
@@ -64,3 +68,4 @@ class Traffic:
     def round_trip(self, took_s: float) -> None:
         """A batch was acknowledged."""
         self.round_trip_s = took_s
+        self.round_trips.note(int(took_s * 1e9))

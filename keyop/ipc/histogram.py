@@ -64,9 +64,7 @@ class Histogram:
     def move(self, words: memoryview, at: int) -> None:
         """Go on elsewhere, with all that was counted so far."""
         self._words, self._at = words, at
-        for bucket, count in enumerate(self._counts):
-            words[at + bucket] = count
-        store64(words, at + HISTOGRAM_COUNTS, self._sum_ns)
+        write_histogram(words, at, self.read())
 
     def read(self) -> Distribution:
         """What was counted so far."""
@@ -127,6 +125,13 @@ def _between(bucket: int, part: float) -> float:
         return BOUNDS_S[-1]
     upper_s = BOUNDS_S[bucket]
     return float(upper_s * part if bucket == 0 else upper_s * 2.0 ** (part - 1))
+
+
+def write_histogram(words: memoryview, at: int, times: Distribution) -> None:
+    """The owner's side: all of it at once."""
+    for bucket, count in enumerate(times.counts):
+        words[at + bucket] = count
+    store64(words, at + HISTOGRAM_COUNTS, times.sum_ns)
 
 
 def read_histogram(words: memoryview, at: int) -> Distribution:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from keyop.ipc import layout
-from keyop.ipc.histogram import Distribution, Histogram, read_histogram
+from keyop.ipc.histogram import Distribution, Histogram, read_histogram, write_histogram
 from keyop.ipc.memory import Memory
 from keyop.ipc.word import load64, store64
 
@@ -119,8 +119,12 @@ class Slot:
         """One of `layout.SLOT_TIMES`, empty, to be counted in."""
         return Histogram(self._words, self._word + layout.SLOT_TIMES[which])
 
+    def store_times(self, which: int, times: Distribution) -> None:
+        """Show in one of `layout.SLOT_TIMES` what is counted elsewhere."""
+        write_histogram(self._words, self._word + layout.SLOT_TIMES[which], times)
+
     def move_histogram(self, which: int, histogram: Histogram) -> None:
-        """Go on counting in this slot: shared memory was made anew, or the times were counted elsewhere so far."""
+        """Go on counting in this slot: shared memory was made anew."""
         histogram.move(self._words, self._word + layout.SLOT_TIMES[which])
 
     # ---- anybody's side
