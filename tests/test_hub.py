@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from raw_peer import Gone, Wire, acknowledged, batch, connect, greet
 from writers import Writer
 
 from keyop.configuration.settings import TlsSettings
-from keyop.federation.hub import Hub
 from keyop.federation.wire import client_hello
 from keyop.messages.ids import new_id
 
@@ -499,34 +496,6 @@ def test_a_stop_while_peers_connect(net: Net, door: Door) -> None:
     assert "Traceback" not in door.host.hub.log
     for wire in wires:
         wire.drop()
-
-
-def test_peers_that_do_not_come_back_are_forgotten(net: Net, door: Door) -> None:
-    """By the time of their leaving; a peer that is connected is never forgotten, however long it was silent."""
-    other, third = net.pki.instance("other"), net.pki.instance("third")
-    door.host.hub.stop()
-    door.host.is_hub("peer", "other", "third")
-    door.host.start_hub()
-    for wire in (door.greet("down"), greet(door.host.address, other, "down"), greet(door.host.address, third, "down")):
-        wire.drop()
-    eventually(lambda: len(door.host.audit("peer_disconnected")) == 3)
-    door.host.hub.stop()
-    offsets = door.host.path / "subscribers" / "down"
-    for name, age_s in (("peer", 3_500), ("other", 3_700), ("third", 3_700)):
-        path = offsets / f"fed-{name}.offset"
-        os.utime(path, (path.stat().st_mtime - age_s,) * 2)
-
-    async def play() -> list[tuple[str, str]]:
-        hub = Hub(door.host.config.to_settings())
-        await hub.start()
-        wire = await asyncio.to_thread(greet, door.host.address, third, "down")
-        swept = await hub.sweep.forget(time.time() - 3_600)
-        wire.drop()
-        await hub.close()
-        return swept
-
-    assert asyncio.run(play()) == [("down", "fed-other")]
-    assert sorted(path.name for path in offsets.iterdir()) == ["fed-peer.offset", "fed-third.offset"]
 
 
 def test_a_client_of_ours_is_served_beside_all_that(net: Net, door: Door) -> None:

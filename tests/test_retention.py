@@ -16,7 +16,7 @@ from keyop.storage.offset_file import write_offset
 from keyop.storage.segments import list_segments, segment_name
 from keyop.writer import retention
 from keyop.writer.log import Log
-from keyop.writer.retention import Retention, WallClock
+from keyop.writer.retention import Retention
 
 DAY_S = 86_400.0
 
@@ -238,25 +238,3 @@ def test_what_cannot_be_removed_is_reported(made: Fixture, monkeypatch: pytest.M
     monkeypatch.setattr(retention.disk, "unlink", refuse)
     made.look()
     assert any("retention_failed" in line for line in made.log)
-
-
-# ---- the clock
-
-
-def test_a_clock_that_jumps_is_not_trusted_for_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1_800_000_000.0
-    monkeypatch.setattr(retention.time, "time", lambda: now)
-    monkeypatch.setattr(retention.time, "monotonic", lambda: 5.0)
-    clock = WallClock()
-    assert clock.trusted(now + 1, 6.0)
-    assert not clock.trusted(now + 1000, 7.0)
-    assert not clock.trusted(now + 1599, 606.0)
-    assert clock.trusted(now + 1601, 608.0)
-    assert not clock.trusted(now - 5000, 609.0)
-
-
-def test_a_clock_of_1970_is_never_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention.time, "time", lambda: 100.0)
-    monkeypatch.setattr(retention.time, "monotonic", lambda: 5.0)
-    clock = WallClock()
-    assert not clock.trusted(100_000.0, 99_905.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from keyop.attachment.attachment import Attachment
 from keyop.attachment.held_cursor import transaction
 from keyop.protocol import entry
 from keyop.storage.offsets import OFFSET_SUFFIX, read_offset
+from keyop.storage.wall_clock import CLOCK_IS_SET_S
 
 Positions = dict[str, int]
 """Offsets by channel."""
@@ -40,8 +42,19 @@ class Behind:
 
 
 def left_before(attachment: Attachment, prefix: str, time_s: float) -> list[tuple[str, str]]:
-    """(channel, id) of positions that were last used before a time, in seconds since 1970. Blocks."""
-    return [(path.parent.name, _id(path)) for path in _files(attachment, f"{prefix}*") if _mtime(path) <= time_s]
+    """(channel, id) of positions that were last used before a time, in seconds since 1970. Blocks.
+
+    What was used while the clock was not set yet counts as used now.
+    """
+    found = []
+    for path in _files(attachment, f"{prefix}*"):
+        mtime_s = _mtime(path)
+        if mtime_s < CLOCK_IS_SET_S:
+            with contextlib.suppress(OSError):
+                os.utime(path)
+        elif mtime_s <= time_s:
+            found.append((path.parent.name, _id(path)))
+    return found
 
 
 def not_of(attachment: Attachment, prefix: str, ids: Collection[str]) -> list[tuple[str, str]]:

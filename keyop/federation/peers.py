@@ -101,6 +101,11 @@ class PeerList:
         """The names of those who have positions open."""
         return [name for name, known in self._known.items() if known.durable is not None]
 
+    def outbounds(self) -> list[Outbound]:
+        """The sending halves of those."""
+        durable = [known.durable for known in self._known.values()]
+        return [peer.outbound for peer in durable if peer is not None and peer.outbound is not None]
+
     async def allow(self, peers: Iterable[PeerSettings]) -> None:
         """A new list of who may come. Who is not on it any more is disconnected; who gets other channels now has to
         come again; who may publish what counts from here on. Raises `KeyopError`, `OSError`."""

@@ -10,6 +10,7 @@ from keyop.errors import KeyopError
 from keyop.federation import absent
 from keyop.federation.host import CLOSE_TIMEOUT_S, Host
 from keyop.federation.peers import PeerList
+from keyop.storage.wall_clock import WallClock
 
 _EVERY_S = 3_600.0
 _LEAST_S = 60.0
@@ -27,8 +28,14 @@ class Sweep:
     async def run(self) -> None:
         """Until cancelled."""
         ttl_s = self._host.settings.hub.fed_client_offset_ttl
+        clock = WallClock()
         while ttl_s > 0:
             await asyncio.sleep(min(_EVERY_S, max(_LEAST_S, ttl_s / 2)))
+            for outbound in self._peers.outbounds():
+                # It may be there for weeks and get nothing: were this process killed, it would seem to be long gone.
+                await asyncio.to_thread(outbound.touch)
+            if not clock.trusted(time.time(), time.monotonic()):
+                continue  # set right just now, all peers would seem to have left long ago
             try:
                 await self.forget(time.time() - ttl_s)
             except (KeyopError, OSError) as error:

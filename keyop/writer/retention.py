@@ -14,6 +14,7 @@ from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offsets import list_offsets
 from keyop.storage.segments import Segment, list_segments
+from keyop.storage.wall_clock import CLOCK_IS_SET_S, WallClock
 from keyop.writer.log import Log
 
 if TYPE_CHECKING:
@@ -21,11 +22,7 @@ if TYPE_CHECKING:
 
 EVERY_S = 30.0
 DEAD_LETTER_RETENTION_S = 7 * 86_400.0
-# Before this a clock is not set: a Raspberry Pi boots in 1970.
-_CLOCK_IS_SET_S = 1_704_067_200.0
-_CLOCK_JUMP_S = 60.0
 _CONSUMED = "consumed by every subscriber"
-_TRUST_AFTER_JUMP_S = 600.0
 
 
 class Removal:
@@ -36,22 +33,6 @@ class Removal:
     def __init__(self, channel: str, segments: dict[Segment, str]) -> None:
         self.channel = channel
         self.segments = segments
-
-
-class WallClock:
-    """Whether the wall clock may decide about age: it is set, and has not jumped for ten minutes."""
-
-    def __init__(self) -> None:
-        self._difference_s = time.time() - time.monotonic()
-        self._jumped_s = -_TRUST_AFTER_JUMP_S
-
-    def trusted(self, now_s: float, monotonic_s: float) -> bool:
-        """Called with both clocks, again and again."""
-        difference_s = now_s - monotonic_s
-        if abs(difference_s - self._difference_s) > _CLOCK_JUMP_S:
-            self._jumped_s = monotonic_s
-        self._difference_s = difference_s
-        return now_s > _CLOCK_IS_SET_S and monotonic_s - self._jumped_s >= _TRUST_AFTER_JUMP_S
 
 
 class Retention:
@@ -149,7 +130,7 @@ class Retention:
                 reason = _CONSUMED
             elif most is not None and most > 0 and len(segments) - number > most:
                 reason = f"more than {most} segments"
-            elif oldest_s is not None and _CLOCK_IS_SET_S < segment.path.stat().st_mtime < oldest_s:
+            elif oldest_s is not None and CLOCK_IS_SET_S < segment.path.stat().st_mtime < oldest_s:
                 reason = "older than the retention"
             else:
                 break
