@@ -44,7 +44,7 @@ class Control:
             raise
         finally:
             os.umask(before)
-        self._listening.listen(8)
+        self._listening.listen(_MOST_CONNECTIONS * 4)
         self._listening.setblocking(False)
         loop.watch(self._listening.fileno(), self._accept)
 
