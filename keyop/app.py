@@ -216,22 +216,27 @@ class App:
     def bind(self, messenger: Messenger | AioMessenger) -> None:
         """Have handlers and hooks publish through a messenger, which gets the payload types. Nothing is subscribed.
 
-        Raises `AppError` if there is one already.
+        Raises `AppError` if there is one already that is not closed.
         """
-        if self._messenger is not None:
+        if self.is_attached:
             raise AppError("this app is attached to a messenger already")
         for name, kind in self.payload_types.items():
             messenger.register_payload_type(name, kind)
         # Not by their classes, to import neither.
         blocking: Messenger | None = getattr(messenger, "blocking", None)
         if blocking is None:
-            self._messenger = cast("Messenger", messenger)
+            self._messenger, self._aio = cast("Messenger", messenger), None
         else:
             self._messenger, self._aio = blocking, cast("AioMessenger", messenger)
 
     def release(self) -> None:
         """Undo `bind`."""
         self._messenger = self._aio = None
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether it has a messenger that is not closed."""
+        return self._messenger is not None and not self._messenger.is_closed
 
     @property
     def messenger(self) -> Messenger:

@@ -177,6 +177,11 @@ class Messenger:
         """The ``origin`` of what this messenger publishes."""
         return self._name
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def register_payload_type(self, name: str, kind: Any) -> None:
         """Tie a payload type's name to a class: a pydantic model, dataclass, TypedDict, anything that a pydantic
         `TypeAdapter` takes. Payloads of that type are validated into it; publishing an instance names the type.
