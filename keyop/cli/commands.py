@@ -35,6 +35,7 @@ _NAMES = (
     "client",
     "audit",
     "keygen",
+    "service",
     "completion",
     "version",
 )

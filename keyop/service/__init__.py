@@ -1,0 +1,1 @@
+"""``keyop service``: a unit with which systemd runs ``keyop up``."""
