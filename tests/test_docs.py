@@ -23,7 +23,7 @@ import pytest
 from child import DEADLINE_S, ROOT
 from conftest import leave
 
-PAGES = ("README.md", "docs/guide.md")
+PAGES = ("README.md", "docs/guide.md", "docs/workers.md")
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>[^\n]*?) -->\n+)?^```python\n(?P<program>.*?)^```\n(?:\n*^```output\n(?P<output>.*?)^```\n)?",
     re.MULTILINE | re.DOTALL,
