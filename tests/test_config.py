@@ -232,6 +232,23 @@ def test_other_keys_of_old_releases_name_their_replacement(
 # Zero, missing, durations
 
 
+def test_a_dashboard_that_others_can_reach_needs_a_token(write: Write) -> None:
+    text = "storage: {{data_dir: x}}\ndashboard: {{enabled: true, listen_addr: '{}'{}}}"
+    for address in ("127.0.0.1:7741", "[::1]:7741", "localhost:0", "127.9.9.9:1"):
+        assert Config.load(write(text.format(address, ""))).to_settings().dashboard.listen_addr == address
+    for address in (":7741", "0.0.0.0:7741", "[::]:7741", "garage.example:7741"):
+        with pytest.raises(ConfigError, match=r"dashboard\.token_file: is needed where others may connect"):
+            Config.load(write(text.format(address, "")))
+        dashboard = Config.load(
+            write(text.format(address, ", token_file: token, allowed_hosts: [garage]"))
+        ).to_settings()
+        assert (dashboard.dashboard.token_file, dashboard.dashboard.allowed_hosts) == ("token", ("garage",))
+    # Not enabled, it disturbs nobody.
+    assert (
+        not Config.load(write("storage: {data_dir: x}\ndashboard: {listen_addr: ':1'}")).to_settings().dashboard.enabled
+    )
+
+
 @pytest.mark.parametrize("line", ["", "max_files:", "max_files: null", "max_files: ~"])
 def test_missing_is_the_default_and_not_explicit(line: str, write: Write) -> None:
     settings = Config.load(write(f"storage:\n  data_dir: x\n  {line}\nsubscribers:\n")).to_settings()

@@ -6,7 +6,19 @@ DEFAULT_PORT = 7740
 """The port of a hub whose address names none."""
 
 
-def host_and_port(address: str) -> tuple[str, int]:
+def is_loopback(host: str) -> bool:
+    """Whether who listens here is reached from this machine only. Names other than ``localhost`` may be anywhere."""
+    from ipaddress import ip_address
+
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def host_and_port(address: str, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
     """Host and port of ``host:port``, ``:7740``, ``[::1]:7740`` or ``host`` (port 7740); the host may be empty.
 
     Raises ValueError.
@@ -15,7 +27,7 @@ def host_and_port(address: str) -> tuple[str, int]:
         raise ValueError(f"{address!r} is not an address, such as hub.example:{DEFAULT_PORT} (without ws:// or path)")
     host, colon, port = address.rpartition(":")
     if not colon or address.endswith("]"):
-        host, port = address, str(DEFAULT_PORT)
+        host, port = address, str(default_port)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif any(sign in host for sign in ":[]"):

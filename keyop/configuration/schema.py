@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import Field, StrictBool, StrictStr, ValidationInfo, field_validator
 
+from keyop.configuration.address import host_and_port, is_loopback
 from keyop.configuration.reserved import warn_of_sent, warn_of_taken
 from keyop.configuration.section import ZERO_COUNTS, Section
 from keyop.configuration.settings import SECTIONS, HubReference, PeerSettings, Settings, WorkerSettings
@@ -221,6 +222,25 @@ class Writer(Section):
     idle_exit: Annotated[Duration, ZERO_COUNTS] = _default.writer.idle_exit
 
 
+class Dashboard(Section):
+    """Section ``dashboard``."""
+
+    plain = SECTIONS["dashboard"]
+
+    enabled: StrictBool = _default.dashboard.enabled
+    listen_addr: Annotated[ListenAddress, Field(min_length=1)] = _default.dashboard.listen_addr
+    token_file: Annotated[FilePath, Field(validate_default=True)] = _default.dashboard.token_file
+    allowed_hosts: tuple[StrictStr, ...] = ()
+
+    @field_validator("token_file")
+    @classmethod
+    def _strangers_need_a_token(cls, token_file: str, info: ValidationInfo) -> str:
+        address = info.data.get("listen_addr")
+        if info.data.get("enabled") and address and not token_file and not is_loopback(host_and_port(address)[0]):
+            raise ValueError(f"is needed where others may connect: dashboard.listen_addr is {address!r}")
+        return token_file
+
+
 class WorkerEntry(Section):
     """An entry of ``workers``."""
 
@@ -248,6 +268,7 @@ class Schema(Section):
     audit: Audit = Audit()
     ipc: Ipc = Ipc()
     writer: Writer = Writer()
+    dashboard: Dashboard = Dashboard()
     workers: tuple[WorkerEntry, ...] = ()
 
     @field_validator("workers")

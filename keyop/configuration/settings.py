@@ -243,6 +243,23 @@ class WriterSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DashboardSettings:
+    """Section ``dashboard``: the live view in a browser."""
+
+    enabled: bool = False
+    """Whether ``keyop up`` serves it."""
+
+    listen_addr: str = "127.0.0.1:7741"
+    """``host:port``; ``:port`` is every address of this host. Beyond localhost it needs `token_file`."""
+
+    token_file: str = ""
+    """A file whose first line is the token that a browser has to show. Empty: none is asked for."""
+
+    allowed_hosts: tuple[str, ...] = ()
+    """Names by which browsers may call this host, besides localhost, its addresses, and the host of `listen_addr`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
     """One entry of ``workers``: processes that ``keyop up`` runs for an app."""
 
@@ -276,6 +293,7 @@ class Settings:
     audit: AuditSettings = AuditSettings()
     ipc: IpcSettings = IpcSettings()
     writer: WriterSettings = WriterSettings()
+    dashboard: DashboardSettings = DashboardSettings()
     workers: tuple[WorkerSettings, ...] = ()
 
     explicit: frozenset[str] = field(default=frozenset())
@@ -319,6 +337,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "audit": AuditSettings,
     "ipc": IpcSettings,
     "writer": WriterSettings,
+    "dashboard": DashboardSettings,
 }
 """The class of each section."""
 
