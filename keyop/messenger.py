@@ -191,9 +191,10 @@ class Messenger:
         self._types.register(name, kind)
 
     def stats(self) -> Statistics:
-        """What the writer and this process's subscriptions counted, and how far each is behind."""
+        """Traffic, errors, saturation and latency: of the writer, of this messenger's subscriptions and publishes, and
+        of the peers of hub and client."""
         opened = list(self._subscriptions.values())
-        return gather(self._attachment, [each for subscription in opened for each in subscription.each()])
+        return gather(self._attachment, self._publisher.times, [each for subscription in opened for each in subscription.each()])
 
     # ---- publishing
 

@@ -325,6 +325,11 @@ class Attachment:
         """A slot that was taken, where it lies now."""
         return self._port.slot(index)
 
+    @property
+    def ring_used_bytes(self) -> int:
+        """How much of the ring, of `layout.RING_SIZE_BYTES`, waits for the writer."""
+        return max(0, distance(self._ring.head, self._words[COMMITTED]))
+
     # ---- the tick
 
     def _start_tick(self) -> None:

@@ -129,13 +129,27 @@ def writer_state(directory: DataDirectory) -> WriterState | None:
 
 def attached(directory: DataDirectory) -> list[AttachedProcess]:
     """All processes that have a port, by the name of the port."""
+    return [describe(port, name, alive) for name, alive, port in ports(directory)]
+
+
+def ports(directory: DataDirectory) -> Iterator[tuple[str, bool, Port | None]]:
+    """All ports by name: whether the process lives, and the port, mapped until the next one is asked for; None if it
+    cannot be seen."""
     identity = identity_of(directory)
     try:
         names = sorted(os.listdir(directory.run))
     except OSError:
-        return []
-    ports = [name for name in names if name.startswith(lease.PORT_PREFIX)]
-    return [_process(directory, identity, name) for name in ports]
+        return
+    for lease_name in names:
+        if lease_name.startswith(lease.PORT_PREFIX):
+            name = lease_name.removeprefix(lease.PORT_PREFIX)
+            alive = is_held(directory, lease_name)
+            port = open_port(identity, name)
+            try:
+                yield name, alive, port
+            finally:
+                if port is not None:
+                    port.close()
 
 
 def subscriptions(directory: DataDirectory) -> dict[tuple[str, str], LiveSubscription]:
@@ -146,17 +160,6 @@ def subscriptions(directory: DataDirectory) -> dict[tuple[str, str], LiveSubscri
         if process.alive
         for held in process.subscriptions
     }
-
-
-def _process(directory: DataDirectory, identity: DirectoryIdentity | None, lease_name: str) -> AttachedProcess:
-    name = lease_name.removeprefix(lease.PORT_PREFIX)
-    alive = is_held(directory, lease_name)
-    port = open_port(identity, name)
-    try:
-        return describe(port, name, alive)
-    finally:
-        if port is not None:
-            port.close()
 
 
 def open_port(identity: DirectoryIdentity | None, name: str) -> Port | None:

@@ -12,6 +12,7 @@ from time import perf_counter_ns, time_ns
 from typing import Any
 
 from keyop.attachment.held_cursor import HeldCursor
+from keyop.ipc.histogram import Distribution
 from keyop.ipc.layout import AGES, HANDLER_TIMES
 from keyop.messages.message import Message
 from keyop.messages.timestamps import TimeReader
@@ -37,6 +38,10 @@ class Stopwatch:
         """The message that begins here, or the first one behind it, is to be timed."""
         self.untimed = 0
         """Messages handled since the last one that was timed."""
+
+    def read(self) -> tuple[Distribution, Distribution]:
+        """Ages and handler times so far. Any thread may ask."""
+        return self._ages.read(), self._handler_times.read()
 
     def begin_batch(self, offset: int) -> None:
         """A batch has been read that begins here."""

@@ -17,6 +17,7 @@ from keyop.attachment.attachment import Attachment
 from keyop.attachment.held_cursor import HeldCursor, transaction
 from keyop.attachment.tail import Tail
 from keyop.errors import KeyopError, RetryLater
+from keyop.ipc.histogram import Distribution
 from keyop.ipc.layout import SLOT_COUNTER_NAMES
 from keyop.messages.dead_letter import encode_dead_letter, is_done_mark
 from keyop.messages.envelope import BadLine, Envelope, Fault, decode_line, decode_line_raw, line_ts_ns
@@ -513,6 +514,11 @@ class Subscription:
     def catch_up(self, _deadline: float | None) -> bool:
         """Whether all channels are followed that should be."""
         return True
+
+    @property
+    def times(self) -> tuple[Distribution, Distribution]:
+        """How old messages were when they came to the handler, and how long it took."""
+        return self._stopwatch.read()
 
     # ---- the end
 
