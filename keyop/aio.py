@@ -27,6 +27,7 @@ from keyop.publishing.publisher import Publisher, begin_atomic
 from keyop.statistics import Statistics
 from keyop.subscriber.invoking import invoker, is_coroutine_function
 from keyop.subscriber.options import Start
+from keyop.subscriber.share import Key
 
 if TYPE_CHECKING:
     from keyop.aio_ephemeral import EphemeralMessenger
@@ -257,6 +258,8 @@ class Messenger:
         max_age: float | timedelta | None = ...,
         exactly_once: bool = ...,
         require_type: bool = ...,
+        part: tuple[int, int] | None = ...,
+        key: Key | None = ...,
     ) -> Coroutine[Any, Any, Handler]: ...
 
     @overload
@@ -272,6 +275,8 @@ class Messenger:
         max_age: float | timedelta | None = ...,
         exactly_once: bool = ...,
         require_type: bool = ...,
+        part: tuple[int, int] | None = ...,
+        key: Key | None = ...,
     ) -> Callable[[Handler], Handler]: ...
 
     def subscribe(

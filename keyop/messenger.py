@@ -27,8 +27,18 @@ from keyop.statistics import Statistics, gather
 from keyop.storage.segments import channel_end
 from keyop.subscriber.exactly_once import ExactlyOnceSubscription
 from keyop.subscriber.invoking import invoker
-from keyop.subscriber.options import Start, SubscribeOptions, checked_age, checked_start, retry_policy
+from keyop.subscriber.options import (
+    Start,
+    SubscribeOptions,
+    checked_age,
+    checked_key,
+    checked_part,
+    checked_start,
+    retry_policy,
+)
+from keyop.subscriber.part_subscription import PartSubscription
 from keyop.subscriber.replays import Replays
+from keyop.subscriber.share import Key
 from keyop.subscriber.subscription import Subscription
 
 if TYPE_CHECKING:
@@ -108,7 +118,7 @@ class Messenger:
         except BaseException:
             self._attachment.close()
             raise
-        self._subscriptions: dict[tuple[str, str], Opened] = {}
+        self._subscriptions: dict[tuple[str, str, int], Opened] = {}
         self._lock = threading.Lock()
         self._closed = False
         self._attachment.tick_listeners.append(self._report_refusals)
@@ -268,6 +278,8 @@ class Messenger:
         max_age: float | timedelta | None = ...,
         exactly_once: bool = ...,
         require_type: bool = ...,
+        part: tuple[int, int] | None = ...,
+        key: Key | None = ...,
     ) -> Handler: ...
 
     @overload
@@ -283,6 +295,8 @@ class Messenger:
         max_age: float | timedelta | None = ...,
         exactly_once: bool = ...,
         require_type: bool = ...,
+        part: tuple[int, int] | None = ...,
+        key: Key | None = ...,
     ) -> Callable[[Handler], Handler]: ...
 
     def subscribe(
@@ -297,6 +311,8 @@ class Messenger:
         max_age: float | timedelta | None = None,
         exactly_once: bool = False,
         require_type: bool = False,
+        part: tuple[int, int] | None = None,
+        key: Key | None = None,
     ) -> Handler | Callable[[Handler], Handler]:
         """Handle the messages of a channel, one at a time, in order; a call or a decorator.
 
@@ -312,6 +328,11 @@ class Messenger:
         the handler publishes and the move of the offset commit together. With ``require_type`` payloads of
         unregistered types go to the dead letters; otherwise they arrive as plain JSON.
 
+        With ``part`` = (k, n) this is part k of n, counted from 1, that share the work of ``id``, in as many processes
+        or in one. ``key`` takes a `Message` and gives a str: messages with the same key are handled by the same part,
+        in their order. It has to be the same in all parts, and to go by the message alone. Without it, and where it
+        gives None, the message's id decides.
+
         Raises `ChannelNameError`, `SubscriberIdError`, `SubscriberBusy`, `OffsetDamaged`, `WriterUnavailable`.
         """
         check_channel_or_pattern(channel)
@@ -322,6 +343,8 @@ class Messenger:
             checked_age(max_age),
             exactly_once,
             require_type,
+            *checked_part(part, exactly_once),
+            checked_key(key),
         )
         if handler is None:
             return lambda given: self._open(channel, id, given, options)
@@ -333,19 +356,19 @@ class Messenger:
         if is_pattern(channel):
             subscription = self._pattern(channel, id, invoke, options)
         else:
-            kind = ExactlyOnceSubscription if options.exactly_once else Subscription
+            kind = _kind(options)
             subscription = self._equip(kind(self._attachment, self._types, channel, id, invoke, options))
         with self._lock:
             if self._closed:
                 raise ClosedError("this messenger is closed")
-            if (channel, id) in self._subscriptions:
+            if (channel, id, options.part) in self._subscriptions:
                 raise SubscriberBusy(f"this messenger handles channel {channel!r} as subscriber {id!r} already")
-            self._subscriptions[channel, id] = subscription
+            self._subscriptions[channel, id, options.part] = subscription
         try:
             subscription.open()
         except BaseException:
             with self._lock:
-                self._subscriptions.pop((channel, id), None)
+                self._subscriptions.pop((channel, id, options.part), None)
             raise
         subscription.start()
         return handler
@@ -353,10 +376,12 @@ class Messenger:
     def _pattern(
         self, pattern: str, id: str, invoke: Callable[[Any], object], options: SubscribeOptions
     ) -> PatternSubscription:
-        from keyop.subscriber.member import ExactlyOnceMember, Member
+        from keyop.subscriber.member import ExactlyOnceMember, Member, PartMember
         from keyop.subscriber.pattern import PatternSubscription
 
-        kind = ExactlyOnceMember if options.exactly_once else Member
+        kind: type[Member] = PartMember if options.parts > 1 else Member
+        if options.exactly_once:
+            kind = ExactlyOnceMember
 
         def make(channel: str, start: Start) -> Member:
             given = options._replace(start=start)
@@ -379,30 +404,39 @@ class Messenger:
 
         Waits for the handler that runs, at most ``timeout`` seconds, and may be called again if that was not enough.
         Called by the handler itself it returns at once, and the subscription ends when the handler has returned.
+        Of an id that several parts share this messenger's are given up; with the last part the offset is forgotten.
 
         Raises `KeyError` if there is no such subscription, `PublishTimeout`, `ClosedError`.
         """
         with self._lock:
             if self._closed:
                 raise ClosedError("this messenger is closed")
-            subscription = self._subscriptions.get((channel, id))
-            if subscription is None:
+            parts = [each for each in self._subscriptions.values() if (each.channel, each.id) == (channel, id)]
+            if not parts:
                 raise KeyError(f"this messenger does not handle channel {channel!r} as subscriber {id!r}")
-        subscription.stop()
-        if subscription.is_current_thread:
-            _after_the_handler(lambda: self._forget(subscription, None), self._log)
+        for subscription in parts:
+            subscription.stop()
+        if any(subscription.is_current_thread for subscription in parts):
+            _after_the_handler(lambda: self._forget_all(parts, None), self._log)
         else:
-            self._forget(subscription, timeout)
+            self._forget_all(parts, timeout)
 
-    def _forget(self, subscription: Opened, timeout: float | None) -> None:
+    def _forget_all(self, parts: list[Opened], timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not subscription.join(timeout):
+        for subscription in parts:
+            self._forget(subscription, deadline)
+
+    def _forget(self, subscription: Opened, deadline: float | None) -> None:
+        if not subscription.join(None if deadline is None else max(0.0, deadline - time.monotonic())):
             raise PublishTimeout(
                 f"{subscription.channel}/{subscription.id}: its handler still runs; unsubscribe again when it is done"
             )
         subscription.close(forget=True, deadline=deadline)
+        self._remove(subscription)
+
+    def _remove(self, subscription: Opened) -> None:
         with self._lock:
-            self._subscriptions.pop((subscription.channel, subscription.id), None)
+            self._subscriptions = {key: each for key, each in self._subscriptions.items() if each is not subscription}
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until this messenger's subscriptions are done with everything that is published now.
@@ -432,9 +466,8 @@ class Messenger:
         with self._lock:
             subscriptions = list(self._subscriptions.values())
         running = self._close_subscriptions(subscriptions, time.monotonic() + timeout)
-        with self._lock:
-            for ended in set(subscriptions) - set(running):
-                self._subscriptions.pop((ended.channel, ended.id), None)
+        for ended in set(subscriptions) - set(running):
+            self._remove(ended)
         return [(subscription.channel, subscription.id) for subscription in running]
 
     def run(self) -> None:
@@ -522,6 +555,12 @@ class Messenger:
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._subscriptions)} subscriptions"
         return f"<{type(self).__module__}.Messenger {self._settings.storage.data_dir!r}: {state}>"
+
+
+def _kind(options: SubscribeOptions) -> type[Subscription]:
+    if options.exactly_once:
+        return ExactlyOnceSubscription
+    return PartSubscription if options.parts > 1 else Subscription
 
 
 def _after_the_handler(end: Callable[[], None], log: logging.Logger) -> None:

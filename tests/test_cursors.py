@@ -13,7 +13,8 @@ from keyop.storage.directory import DataDirectory
 from keyop.storage.offset_file import write_offset
 from keyop.storage.offsets import parse_offset, read_offset
 from keyop.storage.recovery import Recovered, RecoveredCursor
-from keyop.writer.cursors import Cursor, Cursors
+from keyop.writer.cursor import Subscriber
+from keyop.writer.cursors import Cursors
 from keyop.writer.log import Log
 from keyop.writer.spill import Spills
 from keyop.writer.start import finish_recovery
@@ -33,11 +34,11 @@ def cursors(directory: DataDirectory) -> Cursors:
     return Cursors(directory, Log(sink=lambda _line: None))
 
 
-def filed(cursors: Cursors, offset: int) -> Cursor:
-    cursor = cursors.add(KEY, offset)
-    cursors.unfiled.add(cursor)
+def filed(cursors: Cursors, offset: int) -> Subscriber:
+    subscriber = cursors.add(KEY, [offset])
+    cursors.unfiled.add(subscriber)
     assert cursors.file() is None
-    return cursor
+    return subscriber
 
 
 def value(path: Path) -> int | None:
@@ -64,29 +65,29 @@ def test_what_another_program_has_written_is_replaced_by_what_is_on_the_device(
 
 def test_a_file_is_written_again_from_memory_not_from_what_it_reads_as(cursors: Cursors) -> None:
     """The kernel has dropped what a failed sync should have written: the file reads as the device has it."""
-    cursor = filed(cursors, 700)
-    write_offset(cursor.path, 100)
-    cursors.write_again(cursor.path)
-    assert value(cursor.path) == 700
+    subscriber = filed(cursors, 700)
+    write_offset(subscriber.path, 100)
+    cursors.write_again(subscriber.path)
+    assert value(subscriber.path) == 700
 
 
 def test_one_that_was_forgotten_is_not_written_again(cursors: Cursors) -> None:
-    cursor = filed(cursors, 700)
-    cursors.forget(cursor)
-    cursors.write_again(cursor.path)
-    assert not cursor.path.exists()
+    subscriber = filed(cursors, 700)
+    cursors.forget(subscriber)
+    cursors.write_again(subscriber.path)
+    assert not subscriber.path.exists()
 
 
 def test_one_that_cannot_be_removed_yet_is_removed_before_anybody_has_that_id_again(
     cursors: Cursors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cursor = filed(cursors, 700)
+    subscriber = filed(cursors, 700)
 
     def refuse(_path: Path) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(disk, "unlink", refuse)
-    cursors.forget(cursor)
+    cursors.forget(subscriber)
     trouble = cursors.file()
     assert trouble is not None
     assert trouble.errno == errno.EIO
@@ -94,11 +95,11 @@ def test_one_that_cannot_be_removed_yet_is_removed_before_anybody_has_that_id_ag
         cursors.remove_forgotten()
     monkeypatch.undo()
     assert cursors.file() is None
-    assert not cursor.path.exists()
+    assert not subscriber.path.exists()
 
 
 def test_attempts_are_written_again_from_memory(cursors: Cursors, directory: DataDirectory) -> None:
-    filed(cursors, 700).attempts = 2
+    filed(cursors, 700).cursors[0].attempts = 2
     cursors.file_attempts()
     path = directory.run / "attempts"
     noted = path.read_bytes()
@@ -121,12 +122,12 @@ def test_a_recovery_whose_sync_failed_writes_the_offsets_again(
 ) -> None:
     recovered = Recovered()
     recovered.clean = False
-    cursor = cursors.restore(KEY, RecoveredCursor(3, 700, 700, 0, 0))
+    subscriber = cursors.restore(KEY, [RecoveredCursor(3, 700, 700, 0, 0)])
     real, failures = disk.sync_path, 1
 
     def fail(path: Path) -> None:
         nonlocal failures
-        if path == cursor.path and failures:
+        if path == subscriber.path and failures:
             failures -= 1
             write_offset(path, 100)  # what the device has; from here on the pages count as clean
             raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -136,4 +137,4 @@ def test_a_recovery_whose_sync_failed_writes_the_offsets_again(
     with pytest.raises(OSError, match="Input/output"):
         finish_recovery(directory, recovered, cursors, Spills(directory.spill))
     finish_recovery(directory, recovered, cursors, Spills(directory.spill))
-    assert value(cursor.path) == 700
+    assert value(subscriber.path) == 700

@@ -446,7 +446,9 @@ def test_a_process_that_was_thought_dead_cannot_move_the_offset(data_dir: Path) 
             from keyop.protocol import entry
 
             line = b'{"v":1}\n'
-            move = entry.encode(entry.CURSOR, b"in", b"s", flags=entry.EXACTLY_ONCE, data=entry.CURSOR_MOVE.pack(0, 99))
+            move = entry.encode(
+                entry.CURSOR, b"in", b"s", flags=entry.EXACTLY_ONCE, data=entry.CURSOR_MOVE.pack(0, 99, 0)
+            )
             append = entry.encode(entry.APPEND, b"in", data=line)
             with pytest.raises(PublishRefused, match="does not hold the subscription"):
                 other._attachment.transact(entry.TRANSACTION.pack(0) + append + move, "in")

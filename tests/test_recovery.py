@@ -458,7 +458,7 @@ def test_of_a_cursor_the_highest_count_is_the_truth(store: Store) -> None:
     store.commit([B], also=[cursor(b"s", 5, len(A)), cursor(b"t", 1, 0)])
     store.commit(also=[cursor(b"s", 4, 0)])
     found = store.recover()
-    assert {key[1]: (at.moves, at.offset) for key, at in found.cursors.items()} == {
+    assert {key[1]: (at.moves, at.offset) for key, (at,) in found.cursors.items()} == {
         b"s": (5, len(A)),
         b"t": (1, 0),
     }
@@ -474,7 +474,7 @@ def test_a_forgotten_id_does_not_come_back_and_one_that_came_again_does(store: S
     store.commit(also=forget)
     store.commit(also=[cursor(b"again", 1, len(A))])
     found = store.recover()
-    assert {key[1]: at.offset for key, at in found.cursors.items()} == {b"again": len(A)}
+    assert {key[1]: at.offset for key, (at,) in found.cursors.items()} == {b"again": len(A)}
     assert not store.directory.offset_file("c", "gone").exists()
     assert store.directory.offsets("c") in found.touched
 
@@ -555,7 +555,7 @@ def test_a_header_that_was_zeroed_in_memory_only_does_not_come_back(
         store.journal.free(left)
     monkeypatch.setattr(disk, "step", lambda _name: None)
     found = store.recover()
-    assert found.cursors[b"c", b"s"].offset == len(A)
+    assert found.cursors[b"c", b"s"][0].offset == len(A)
     store.close()
     for name in NAMES:
         path = store.directory.journal / name

@@ -76,7 +76,7 @@ def test_a_grant_that_is_seen_while_the_writer_starts(data_dir: Path, monkeypatc
 
             monkeypatch.setattr(Subscriptions, "adopt", adopt_slowly)
             with brought_up(data_dir) as committer:
-                assert committer.cursors.by_key[b"c", b"s"].holder in committer.census.ports
+                assert committer.cursors.by_key[b"c", b"s"].cursors[0].holder in committer.census.ports
         m.publish("c", 1, payload_type="t")
         assert inbox.next().payload == 1
 
@@ -105,7 +105,7 @@ def test_a_dead_process_does_not_hold_what_another_may_have_been_granted(
 
             monkeypatch.setattr(Census, "scan", scan_in_order)
             with brought_up(data_dir) as committer:
-                cursor = committer.cursors.by_key[b"c", b"s"]
+                (cursor,) = committer.cursors.by_key[b"c", b"s"].cursors
                 assert cursor.holder is not None
                 assert cursor.holder.name == other._attachment._name
                 # And what it had handled is not forgotten.
@@ -121,7 +121,7 @@ def opening(slot: int = 0) -> entry.Entry:
 
 
 def moving(old: int, new: int) -> entry.Entry:
-    item = entry.encode(entry.CURSOR, b"c", b"s", value=new, data=entry.CURSOR_MOVE.pack(old, 99))
+    item = entry.encode(entry.CURSOR, b"c", b"s", value=new, data=entry.CURSOR_MOVE.pack(old, 99, 0))
     return next(entry.decode(item, 0, len(item)))
 
 
@@ -138,7 +138,7 @@ def test_who_has_given_up_a_subscription_does_not_hold_it(data_dir: Path) -> Non
                     committer.subscriptions.check_open(port, opening())
                 m._attachment.slot(0).vacate()
                 committer.subscriptions.check_open(port, opening())
-                assert committer.cursors.by_key[b"c", b"s"].holder is None
+                assert committer.cursors.by_key[b"c", b"s"].cursors[0].holder is None
             other._attachment.slot(0).vacate()
 
 
@@ -154,7 +154,7 @@ def test_who_was_granted_it_then_holds_it(data_dir: Path, monkeypatch: pytest.Mo
             slot.grant()
             look_first_at(m, monkeypatch)
             with brought_up(data_dir) as committer:
-                cursor = committer.cursors.by_key[b"c", b"s"]
+                (cursor,) = committer.cursors.by_key[b"c", b"s"].cursors
                 assert cursor.holder is port_of(committer, m)
                 m._attachment.slot(0).vacate()
                 if by_move:
@@ -176,7 +176,7 @@ def test_a_slot_that_has_been_left_is_not_taken_up(data_dir: Path) -> None:
             m._attachment.slot(0).leave()
             other._attachment.take_slot(b"c", b"s", 0)
             with brought_up(data_dir) as committer:
-                assert committer.cursors.by_key[b"c", b"s"].holder is port_of(committer, other)
+                assert committer.cursors.by_key[b"c", b"s"].cursors[0].holder is port_of(committer, other)
             other._attachment.slot(0).vacate()
             m._attachment.slot(0).grant()
 
@@ -201,7 +201,7 @@ def test_of_one_that_is_just_being_left_the_last_word_counts(data_dir: Path, whe
                 if when == "after it":
                     m._attachment.send(close)
                 committer.commit_round()
-                cursor = committer.cursors.by_key[b"c", b"s"]
+                (cursor,) = committer.cursors.by_key[b"c", b"s"].cursors
                 assert (cursor.holder, cursor.offset, cursor.moves) == (None, 0, claim.moves + 1)
             slot.vacate()
 
@@ -213,7 +213,7 @@ def test_a_slot_that_is_somebody_elses_now_holds_nothing(data_dir: Path) -> None
         with nobody_starts_a_writer(m):
             kill_writer(data_dir)
             with brought_up(data_dir) as committer:
-                cursor = committer.cursors.by_key[b"c", b"s"]
+                (cursor,) = committer.cursors.by_key[b"c", b"s"].cursors
                 slot = m._attachment.slot(0)
                 slot.vacate()
                 slot.occupy(b"other", b"x", 0)
@@ -255,10 +255,10 @@ def test_a_grant_that_a_dead_process_has_not_seen_counts_for_nobody(
             kill_writer(data_dir)
             as_asked(m)
             with brought_up(data_dir) as committer:
-                cursor = committer.cursors.by_key[b"c", b"s"]
+                (cursor,) = committer.cursors.by_key[b"c", b"s"].cursors
                 assert cursor.holder is not None
             die(m, monkeypatch)
             with brought_up(data_dir) as committer:
-                cursor_or_none = committer.cursors.by_key.get((b"c", b"s"))
+                cursor_or_none = committer.cursors.find((b"c", b"s"), 0)
                 assert cursor_or_none is None or cursor_or_none.holder is None
             monkeypatch.undo()

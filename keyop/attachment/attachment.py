@@ -288,11 +288,11 @@ class Attachment:
 
     # ---- slots
 
-    def take_slot(self, channel: bytes, id: bytes, flags: int) -> Slot:
+    def take_slot(self, channel: bytes, id: bytes, flags: int, part: int = 0, parts: int = 1) -> Slot:
         """A free slot, with its names written. Raises `SharedMemoryError` if a further page cannot be made."""
         with self._slot_lock:
             slot = self._free_slot()
-            slot.occupy(channel, id, flags)
+            slot.occupy(channel, id, flags, part, parts)
             return slot
 
     def take_peer_slot(self, name: bytes, address: bytes) -> Slot:

@@ -35,14 +35,19 @@ class HeldCursor:
         "id",
         "key",
         "moves",
+        "part",
+        "parts",
         "store",
     )
 
-    def __init__(self, attachment: Attachment, channel: str, id: str) -> None:
+    def __init__(self, attachment: Attachment, channel: str, id: str, part: int = 0, parts: int = 1) -> None:
+        """``part``, counted from 0, is for one of several processes that share the work of the id."""
         self._attachment = attachment
         self.channel = channel
         self.id = id
         self.key = (channel.encode(), id.encode())
+        self.part = part
+        self.parts = parts
         self.moves = 0
         self._histograms: dict[int, Histogram] = {}
 
@@ -53,24 +58,24 @@ class HeldCursor:
         """
         self._flags = flags = entry.EXACTLY_ONCE if exactly_once else 0
         self._generation = self._attachment.generation
-        self._slot = self._attachment.take_slot(*self.key, flags)
+        self._slot = self._attachment.take_slot(*self.key, flags, self.part, self.parts)
         try:
             if start is None:
                 flags |= entry.AT_LATEST
-            opening = entry.OPENING.pack(0, 1, self._slot.index)
+            opening = entry.OPENING.pack(self.part, self.parts, self._slot.index)
             item = entry.encode(entry.OPEN, *self.key, flags=flags, value=start or 0, data=opening)
             answer = self._attachment.transact(transaction(item), self.channel, deadline)
             offset, moves, attempts, attempts_offset = answer
         except PublishTimeout:
             # It may still be granted: the slot stays, the writer may be looking at it.
-            self._attachment.try_send(transaction(entry.encode(entry.CLOSE, *self.key, value=self._slot.index)))
+            self._attachment.try_send(transaction(entry.encode(entry.CLOSE, *self.key, value=self.part)))
             raise
         except Exception:
             self._slot.vacate()
             raise
         except BaseException:
             # Interrupted, and perhaps granted: the slot stays, the writer may be looking at it.
-            self._attachment.send(transaction(entry.encode(entry.CLOSE, *self.key, value=self._slot.index)))
+            self._attachment.send(transaction(entry.encode(entry.CLOSE, *self.key, value=self.part)))
             raise
         self.moves = moves
         self.store = self._slot.cursor_writer()
@@ -86,7 +91,7 @@ class HeldCursor:
     def move_entry(self, old: int, new: int) -> bytes:
         """A move as part of a transaction, which is refused if the cursor is not at ``old``."""
         self.moves += 1  # a store that follows counts more
-        data = entry.CURSOR_MOVE.pack(old, self.moves)
+        data = entry.CURSOR_MOVE.pack(old, self.moves, self.part)
         return entry.encode(entry.CURSOR, *self.key, flags=self._flags, value=new, data=data)
 
     def refresh(self) -> bool:
@@ -114,7 +119,7 @@ class HeldCursor:
         Raises `PublishTimeout` if the writer does not commit it in time.
         """
         kind = entry.FORGET if forget else entry.CLOSE
-        item = entry.encode(kind, *self.key, value=self._slot.index)
+        item = entry.encode(kind, *self.key, value=self.part)
         self._slot.leave()
         try:
             self._attachment.transact(transaction(item), self.channel, deadline)

@@ -176,6 +176,11 @@ class Slot:
         at += _NAMES.size
         return self._buffer[at : at + channel], self._buffer[at + channel : at + channel + id]
 
+    def place(self) -> tuple[bytes, bytes, int, int]:
+        """Channel and id, the part (counted from 0) and how many parts there are."""
+        words, word = self._words, self._word
+        return *self.names(), words[word + layout.SLOT_PART], words[word + layout.SLOT_PARTS]
+
     def cursor(self) -> SlotCursor | None:
         """The valid copy with more moves; None if none was stored yet."""
         best = None

@@ -11,10 +11,11 @@ kind        in a transaction                       in a frame
 ==========  =====================================  ==================================================================
 APPEND      data: whole lines                      value: global offset; data: the lines
 SPILLED     --                                     value: global offset; id: name of the spill file; data: SPILL
-CURSOR      value: new offset; data: CURSOR_MOVE   value: offset; data: CURSOR
-OPEN        value: start offset; data: OPENING     --  (what it granted stands in a CURSOR)
-CLOSE       value: slot                            --
-FORGET      delete the offset                      the same
+CURSOR      value: new offset; data: CURSOR_MOVE   value: offset; data: CURSOR_STATE
+PARTS       --                                     value: the least offset; data: PART_STATE for each part
+OPEN        value: start offset; data: OPENING     --  (what it granted stands in a CURSOR or in PARTS)
+CLOSE       value: part                            --
+FORGET      value: part; delete the offset         delete the offset
 SET         value: offset                          --  (a CURSOR)
 CHECKPOINT  --                                     --
 INBOUND     data: see `keyop.protocol.inbound`     --  (an APPEND of the lines that are new)
@@ -32,7 +33,10 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
-APPEND, SPILLED, CURSOR, OPEN, CLOSE, FORGET, SET, CHECKPOINT, RING, INBOUND, AUDIT, FOLLOW = range(1, 13)
+APPEND, SPILLED, CURSOR, OPEN, CLOSE, FORGET, SET, CHECKPOINT, RING, INBOUND, AUDIT, FOLLOW, PARTS = range(1, 14)
+
+MAX_PARTS = 64
+"""How many processes may share the work of one subscriber id."""
 
 # Flags of a transaction.
 SYNC = 1  # the frame is synced before it is applied, in every mode
@@ -46,9 +50,10 @@ AT_LATEST = 2  # OPEN: a new id starts at the channel's end, `value` does not co
 TRANSACTION = Struct("<I")
 ENTRY = Struct("<BBBBIQ")
 SINGLE = Struct("<IBBBBIQ")  # a transaction's flags and its first entry at one look
-CURSOR_MOVE = Struct("<QQ")  # old offset, count of moves after this one
+CURSOR_MOVE = Struct("<QQI")  # old offset, count of moves after this one, part
 CURSOR_STATE = Struct("<QQI")  # count of moves; offset of the message under way, attempts begun at it
-OPENING = Struct("<HHI")  # part k, of n, slot of the port
+PART_STATE = Struct("<QQQI")  # offset, and as CURSOR_STATE
+OPENING = Struct("<HHI")  # part (from 0), of how many, slot of the port
 SPILL_REFERENCE = Struct("<QQI")  # position in the spill file, length, CRC-32 of those bytes
 SPILL_RECORD = Struct("<QI")  # length of the spill file, CRC-32 of it
 POSITION = Struct("<I")

@@ -18,11 +18,6 @@ OTHER = 10
 
 _TEXTS: dict[int, tuple[type[KeyopError], str]] = {
     STALE_CURSOR: (PublishRefused, "the offset moved meanwhile (now {value}): another process took over"),
-    BUSY: (
-        SubscriberBusy,
-        "a live process (pid {value}) handles channel {channel!r} under this subscriber id; "
-        "choose another id, or stop that process",
-    ),
     NOT_A_DIRECTORY: (PublishRefused, "channel {channel!r}: channels/{channel} is not a directory; move it away"),
     NO_PERMISSION: (
         PublishRefused,
@@ -43,5 +38,25 @@ _TEXTS: dict[int, tuple[type[KeyopError], str]] = {
 
 def refusal(code: int, value: int, channel: str) -> KeyopError:
     """The exception for a reply other than `OK`."""
+    if code == BUSY:
+        return SubscriberBusy(_busy_text(value, channel))
     kind, text = _TEXTS.get(code, _TEXTS[OTHER])
     return kind(text.format(value=value, channel=channel))
+
+
+def busy(pid: int, part: int, parts: int) -> int:
+    """The value of `BUSY`: who holds what."""
+    return pid | part << 32 | parts << 48
+
+
+def _busy_text(value: int, channel: str) -> str:
+    pid, part, parts = value & 0xFFFF_FFFF, value >> 32 & 0xFFFF, value >> 48
+    if parts <= 1:
+        return (
+            f"a live process (pid {pid}) handles channel {channel!r} under this subscriber id; "
+            "choose another id, or stop that process"
+        )
+    return (
+        f"a live process (pid {pid}) handles part {part + 1} of {parts} of channel {channel!r} under this subscriber "
+        f"id; take another part of {parts}, or stop all of them before dividing the work otherwise"
+    )

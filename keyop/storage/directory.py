@@ -39,6 +39,10 @@ class DataDirectory:
         """The offset file of one subscriber."""
         return self.subscribers / f"{channel}/{id}.offset"
 
+    def parts_file(self, channel: str, id: str) -> Path:
+        """Beside it, where several processes share the subscriber's work: the offset of each."""
+        return self.subscribers / f"{channel}/{id}.parts"
+
     def require(self) -> None:
         """Raise `DataDirectoryError` unless this is a directory that has been used before."""
         if not self.path.exists():

@@ -1,12 +1,14 @@
-"""Writing offset files: in place, unsynced, so that people can watch them; checkpoints sync them."""
+"""Writing offset and `.parts` files: in place, unsynced, so that people can watch them; checkpoints sync them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from keyop.storage import disk
-from keyop.storage.offsets import OFFSET_FILE_BYTES, format_offset
+from keyop.storage.offsets import format_offset
+from keyop.storage.parts import format_parts
 
 
 def write_offset(path: Path, offset: int) -> bool:
@@ -15,7 +17,15 @@ def write_offset(path: Path, offset: int) -> bool:
     A file of our own length is overwritten with one write, which no reader and no power cut sees half of. A new one,
     or one that a Go program wrote, is renamed into place.
     """
-    data = format_offset(offset)
+    return _write(path, format_offset(offset))
+
+
+def write_parts(path: Path, offsets: Sequence[int]) -> bool:
+    """Store the offsets of parts, as `write_offset` does. A power cut may leave half of a long one: its check tells."""
+    return _write(path, format_parts(offsets))
+
+
+def _write(path: Path, data: bytes) -> bool:
     try:
         fd = disk.open_file(path, os.O_WRONLY)
     except FileNotFoundError:
@@ -23,7 +33,7 @@ def write_offset(path: Path, offset: int) -> bool:
     replaces = fd >= 0
     if replaces:
         try:
-            if disk.size(fd) == OFFSET_FILE_BYTES:
+            if disk.size(fd) == len(data):
                 disk.write_at(fd, data, 0)
                 return False
         finally:

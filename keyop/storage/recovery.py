@@ -42,7 +42,8 @@ class Recovered:
         self.notes: list[str] = []
         # Why the journal ends where it does, if a frame was begun there.
         self.torn = ""
-        self.cursors: dict[tuple[bytes, bytes], RecoveredCursor] = {}
+        # Of an id whose work several processes share there are several: one for each part.
+        self.cursors: dict[tuple[bytes, bytes], tuple[RecoveredCursor, ...]] = {}
         self.rings: dict[int, tuple[int, list[tuple[int, int, int]]]] = {}
         self.ends: dict[bytes, int] = {}
         self.conflicts: dict[bytes, int] = {}
@@ -145,17 +146,31 @@ def _collect(frame: Frame, runs: dict[bytes, list[Run]], directory: DataDirector
             data = item.data if item.kind == entry.APPEND else _spilled(item, directory, result)
             if data is not None:
                 _add_run(runs.setdefault(item.channel, []), item, data)
-        elif item.kind == entry.CURSOR:
-            moves, attempts_offset, attempts = entry.CURSOR_STATE.unpack(item.data)
-            known = result.cursors.get((item.channel, item.id))
-            if known is None or moves >= known.moves:
-                cursor = RecoveredCursor(moves, item.value, attempts_offset, attempts, item.flags)
-                result.cursors[item.channel, item.id] = cursor
+        elif item.kind in (entry.CURSOR, entry.PARTS):
+            _take_cursors(item, result)
         elif item.kind == entry.RING:
             _add_ring(item, result)
         elif item.kind == entry.FORGET:
             result.cursors.pop((item.channel, item.id), None)
-            _forget(directory.offset_file(os.fsdecode(item.channel), os.fsdecode(item.id)), result)
+            channel, id = os.fsdecode(item.channel), os.fsdecode(item.id)
+            _forget(directory.offset_file(channel, id), result)
+            _forget(directory.parts_file(channel, id), result)
+
+
+def _take_cursors(item: entry.Entry, result: Recovered) -> None:
+    """The highest count of moves is the truth; another number of parts begins anew."""
+    if item.kind == entry.CURSOR:
+        moves, attempts_offset, attempts = entry.CURSOR_STATE.unpack(item.data)
+        found = [RecoveredCursor(moves, item.value, attempts_offset, attempts, item.flags)]
+    else:
+        found = [
+            RecoveredCursor(moves, offset, attempts_offset, attempts, item.flags)
+            for offset, moves, attempts_offset, attempts in entry.PART_STATE.iter_unpack(item.data)
+        ]
+    known = result.cursors.get((item.channel, item.id), ())
+    if len(known) == len(found):
+        found = [new if new.moves >= old.moves else old for old, new in zip(known, found, strict=True)]
+    result.cursors[item.channel, item.id] = tuple(found)
 
 
 def _forget(path: Path, result: Recovered) -> None:

@@ -14,6 +14,7 @@ from keyop.messages.message import Message
 from keyop.publishing.handling import handling
 from keyop.subscriber.delivery import Answer, Wait
 from keyop.subscriber.exactly_once import ExactlyOnceSubscription, Rewound
+from keyop.subscriber.part_subscription import PartSubscription
 from keyop.subscriber.subscription import Stopped, Subscription
 
 TROUBLE_WAIT_S = 0.5
@@ -174,3 +175,7 @@ class ExactlyOnceMember(Member, ExactlyOnceSubscription):
             super()._finish(answer, waiting, behind)
         except Rewound:
             self._tail.seek(self._offset)
+
+
+class PartMember(Member, PartSubscription):
+    """A member of a pattern whose work several processes share."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from keyop.configuration.settings import SubscriberSettings
+from keyop.protocol.entry import MAX_PARTS
 from keyop.subscriber.delivery import RetryPolicy
+from keyop.subscriber.invoking import is_coroutine_function
+from keyop.subscriber.share import Key
 
 Start = Literal["latest", "earliest"] | int | datetime
 
@@ -22,6 +25,11 @@ class SubscribeOptions(NamedTuple):
     exactly_once: bool = False
     require_type: bool = False
     """A payload type that is not registered goes to the dead letters."""
+    part: int = 0
+    """Which of ``parts`` that share the work of the id; counted from 0."""
+    parts: int = 1
+    key: Key | None = None
+    """By what the messages are divided among the parts; None: by their ids."""
 
 
 def retry_policy(
@@ -60,3 +68,29 @@ def checked_age(max_age: float | timedelta | None) -> float | None:
     if age_s is not None and not 0 <= age_s < float("inf"):
         raise ValueError(f"max_age is a number of seconds, 0 or more, or a timedelta, not {max_age!r}")
     return age_s
+
+
+def checked_part(part: tuple[int, int] | None, exactly_once: bool) -> tuple[int, int]:
+    """Which part, counted from 0, of how many. Raises `ValueError`."""
+    if part is None:
+        return 0, 1
+    try:
+        number, parts = part
+        is_good = all(type(each) is int for each in part) and 1 <= number <= parts <= MAX_PARTS
+    except (TypeError, ValueError):
+        is_good = False
+    if not is_good:
+        raise ValueError(f"part is (k, n), part k of n, 1 <= k <= n <= {MAX_PARTS}, not {part!r}")
+    if exactly_once and parts > 1:
+        raise ValueError(
+            "exactly_once and several parts do not go together: what one process handles is exactly-once only if it "
+            "alone moves the offset; spread the work over channels instead"
+        )
+    return number - 1, parts
+
+
+def checked_key(key: Any) -> Key | None:
+    """Give it back. Raises `TypeError`."""
+    if key is not None and (not callable(key) or is_coroutine_function(key)):
+        raise TypeError(f"key is a plain function of a message that gives a str, not {key!r}")
+    return key  # type: ignore[no-any-return]

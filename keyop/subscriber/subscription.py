@@ -65,6 +65,8 @@ class Subscription:
     ) -> None:
         self.channel = channel
         self.id = id
+        self.part = options.part
+        self.parts = options.parts
         self.totals = dict.fromkeys(SLOT_COUNTER_NAMES, 0)
         self.replays: Replays | None = None
         """What is put back for it; None on a channel that keyop alone writes."""
@@ -73,7 +75,7 @@ class Subscription:
         self._types = types
         self._invoke = invoke
         self._options = options
-        self._held = HeldCursor(attachment, channel, id)
+        self._held = HeldCursor(attachment, channel, id, options.part, options.parts)
         self._delivery = Delivery(options.policy, dead_letters=not is_dead_letter(channel))
         self._handling = Handling()
         self._stopping = False
@@ -334,14 +336,20 @@ class Subscription:
             if better is None:
                 return
             envelope = better
+        message, undecodable = self._message(envelope, offset, raw)
+        if self._is_another_parts(message, line, undecodable):
+            return
         answer: Answer = Run(1)
         if self._carried[1] and offset == self._carried[0]:
             answer = self._delivery.take_over(self._carried[1], time.monotonic())
             self._carried = (0, 0)
-        message, undecodable = self._message(envelope, offset, raw)
         if undecodable:
             answer = self._delivery.undecodable(undecodable)
         self._follow(answer, message, line)
+
+    def _is_another_parts(self, message: Message[Any], line: bytes, undecodable: str) -> bool:
+        """Whether another process that shares this id's work handles it."""
+        return False
 
     def _message(self, envelope: Envelope, offset: int, raw: bool) -> tuple[Message[Any], str]:
         """The message, or why its payload cannot be made into what the handler takes."""

@@ -20,7 +20,8 @@ from keyop.writer.audit import Audit
 from keyop.writer.census import Census
 from keyop.writer.channels import Channels, release
 from keyop.writer.checkpoint import Checkpoint, Checkpointer
-from keyop.writer.cursors import Cursor, Cursors
+from keyop.writer.cursor import Cursor
+from keyop.writer.cursors import Cursors
 from keyop.writer.flusher import Flusher
 from keyop.writer.log import Log
 from keyop.writer.refused import Wait
@@ -233,7 +234,7 @@ class Committer:
         self._again = this.later and any(port.dead and not port.blocked for port in self.census.ports)
         if self._checkpoint_wanted:
             self._start_checkpoint()
-        if not (this.ports or this.cursors or this.buried):
+        if not (this.ports or this.subscribers or this.buried):
             if ticked:
                 self._file_offsets()
             return False
@@ -296,7 +297,7 @@ class Committer:
                 this.buried.append(port)
 
     def _commit(self, this: Round) -> None:
-        if not (this.logs or this.cursors or this.forgotten):
+        if not (this.logs or this.subscribers or this.forgotten):
             return
         self._prepare(this)
         entries = this.frame_entries()
@@ -358,11 +359,11 @@ class Committer:
             log.used = self._frames
         if failures:
             self.trouble.set("segment", 0)
-        for cursor in this.cursors:
-            cursor.offset = cursor.planned
-            self.cursors.unfiled.add(cursor)
-        for cursor in this.forgotten:
-            self.cursors.forget(cursor)
+        for subscriber in this.subscribers:
+            subscriber.apply()
+            self.cursors.unfiled.add(subscriber)
+        for subscriber in this.forgotten:
+            self.cursors.forget(subscriber)
 
     def _wait(self, what: str, error: OSError, failures: int) -> int:
         """Nothing else can be done: a full disk gets room again, and permissions are given back."""

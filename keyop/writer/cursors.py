@@ -1,91 +1,32 @@
-"""The writer's table of cursors: where every subscriber stands, who holds it, and what its offset file says.
-
-A cursor carries a count of its moves, in the subscriber's slot, here, in transactions and in frames alike. The highest
-count is the truth, and the file where none of them names the cursor.
-"""
+"""The writer's table of subscribers: where each of them stands, who holds it, and what its offset file says."""
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
-from zlib import crc32
 
-from keyop.ipc.slot import Slot, SlotCursor
-from keyop.protocol import entry
+from keyop.ipc.slot import Slot
 from keyop.storage import disk
 from keyop.storage.directory import DataDirectory
-from keyop.storage.offset_file import write_offset
+from keyop.storage.offset_file import write_offset, write_parts
 from keyop.storage.offsets import list_offsets
+from keyop.storage.parts import PARTS_SUFFIX, read_parts
 from keyop.storage.recovery import RecoveredCursor
 from keyop.writer.attached import AttachedPort
+from keyop.writer.attempts import Attempts
+from keyop.writer.cursor import Cursor, Key, Subscriber
 from keyop.writer.log import Log
-
-Key = tuple[bytes, bytes]
-
-
-class Cursor:
-    """One subscriber of one channel. ``planned`` is where the round under way leaves it."""
-
-    __slots__ = (
-        "attempts",
-        "attempts_offset",
-        "filed",
-        "flags",
-        "holder",
-        "key",
-        "moves",
-        "offset",
-        "path",
-        "planned",
-        "slot",
-        "taken_up",
-    )
-
-    def __init__(self, key: Key, path: Path, offset: int) -> None:
-        self.key = key
-        self.path = path
-        self.offset = offset
-        self.planned = offset
-        self.moves = 0
-        # Attempts begun at the message under way. Of an exactly-once subscriber that may lie beyond the cursor.
-        self.attempts_offset = offset
-        self.attempts = 0
-        self.flags = 0
-        self.filed = -1
-        self.holder: AttachedPort | None = None
-        self.slot: Slot | None = None
-        # Its holder was found in his slot when this writer started.
-        self.taken_up = False
-
-    @property
-    def exactly_once(self) -> bool:
-        """Whether its place is decided here, by transactions, and not in the subscriber's slot."""
-        return bool(self.flags & entry.EXACTLY_ONCE)
-
-    def frame_entry(self) -> bytes:
-        """The cursor as a frame holds it."""
-        state = entry.CURSOR_STATE.pack(self.moves, self.attempts_offset, self.attempts)
-        return entry.encode(entry.CURSOR, *self.key, flags=self.flags, value=self.planned, data=state)
-
-    def adopt(self, claim: SlotCursor) -> bool:
-        """Take over what the slot says if it has moved; whether it has."""
-        if claim.moves <= self.moves:
-            return False
-        self.moves = claim.moves
-        self.attempts_offset, self.attempts = claim.offset, claim.attempts
-        if not self.exactly_once:
-            self.planned = claim.offset
-        return True
 
 
 class Cursors:
-    """All cursors that were used since the writer started."""
+    """All subscribers, and positions of peers, that were used since the writer started."""
 
     def __init__(self, directory: DataDirectory, log: Log) -> None:
-        self.by_key: dict[Key, Cursor] = {}
+        self.by_key: dict[Key, Subscriber] = {}
         self.held: set[Cursor] = set()
-        self.unfiled: set[Cursor] = set()
+        self.unfiled: set[Subscriber] = set()
         self.unsynced_files: set[Path] = set()
         self.unsynced_directories: set[Path] = set()
         self._directory = directory
@@ -94,33 +35,51 @@ class Cursors:
         self._forgotten: set[Path] = set()
         # Files are written by the commit thread, and once more by the checkpoint's.
         self._writing = threading.Lock()
-        self._attempts = b""
-        self._attempts_path = directory.run / "attempts"
-        self._earlier_attempts = _read_attempts(self._attempts_path, log)
+        self._attempts = Attempts(directory.run / "attempts", log)
 
     def path(self, key: Key) -> Path:
-        """The offset file of a cursor."""
+        """The offset file of a subscriber."""
         return self._directory.offset_file(os.fsdecode(key[0]), os.fsdecode(key[1]))
 
-    def add(self, key: Key, offset: int) -> Cursor:
-        """Put a cursor into the table, with the attempts that an earlier writer noted."""
-        cursor = Cursor(key, self.path(key), offset)
-        earlier_offset, attempts = self._earlier_attempts.pop(key, (-1, 0))
-        if earlier_offset >= offset:
-            cursor.attempts_offset, cursor.attempts = earlier_offset, attempts
-        self.by_key[key] = cursor
-        return cursor
+    def find(self, key: Key, part: int) -> Cursor | None:
+        """The cursor of a part, if there is one of this number now."""
+        subscriber = self.by_key.get(key)
+        return subscriber.cursors[part] if subscriber is not None and part < len(subscriber.cursors) else None
 
-    def restore(self, key: Key, recovered: RecoveredCursor) -> Cursor:
-        """Put a cursor into the table as the journal has it."""
-        self._earlier_attempts.pop(key, None)
-        cursor = Cursor(key, self.path(key), recovered.offset)
-        cursor.moves = recovered.moves
-        cursor.attempts_offset, cursor.attempts = recovered.attempts_offset, recovered.attempts
-        cursor.flags = recovered.flags
-        self.by_key[key] = cursor
-        self.unfiled.add(cursor)
-        return cursor
+    def add(self, key: Key, offsets: Sequence[int]) -> Subscriber:
+        """Put a subscriber into the table, with the attempts that an earlier writer noted."""
+        subscriber = Subscriber(key, self.path(key), offsets)
+        for cursor in subscriber.cursors:
+            self._attempts.take(cursor)
+        self.by_key[key] = subscriber
+        return subscriber
+
+    def restore(self, key: Key, recovered: Sequence[RecoveredCursor]) -> Subscriber:
+        """Put a subscriber into the table as the journal has it."""
+        subscriber = Subscriber(key, self.path(key), [each.offset for each in recovered])
+        subscriber.flags = recovered[0].flags
+        for cursor, each in zip(subscriber.cursors, recovered, strict=True):
+            self._attempts.drop(cursor)
+            cursor.moves = each.moves
+            cursor.attempts_offset, cursor.attempts = each.attempts_offset, each.attempts
+        self.by_key[key] = subscriber
+        self.unfiled.add(subscriber)
+        return subscriber
+
+    def divide(self, subscriber: Subscriber, count: int) -> Subscriber:
+        """Put another number of parts into its place, all of them where the least was."""
+        least = min(subscriber.cursors, key=lambda cursor: (cursor.planned, -cursor.attempts))
+        divided = Subscriber(subscriber.key, subscriber.path, [least.planned] * count)
+        # What stood in slots of an earlier division counts no more.
+        moves = max(cursor.moves for cursor in subscriber.cursors)
+        for cursor in divided.cursors:
+            cursor.moves = moves
+            if least.attempts_offset == least.planned:
+                # Whose part the message is nobody here knows; it is the only one that will look.
+                cursor.attempts = least.attempts
+        self.by_key[subscriber.key] = divided
+        self.unfiled.discard(subscriber)
+        return divided
 
     def cap(self, channel: bytes, end: int) -> None:
         """Bring offset files that stand beyond the end of a channel back to it. Raises `OSError` of a failing disk.
@@ -132,7 +91,15 @@ class Cursors:
         try:
             for id, parsed in list_offsets(directory):
                 key = (channel, os.fsencode(id))
-                if parsed.value > end and not parsed.damaged and key not in self.by_key:
+                if parsed.damaged or key in self.by_key:
+                    continue
+                parts_path = self.path(key).with_suffix(PARTS_SUFFIX)
+                parts = read_parts(parts_path)
+                if parts is not None and any(offset > end for offset in parts.offsets):
+                    self._log.warning("parts_moved", file=parts_path, new=end, why="past the end")
+                    write_parts(parts_path, [min(offset, end) for offset in parts.offsets])
+                    disk.sync_path(parts_path)
+                if parsed.value > end:
                     self._log.warning(
                         "offset_moved", file=self.path(key), old=parsed.value, new=end, why="past the end"
                     )
@@ -167,13 +134,17 @@ class Cursors:
                 moved.append(cursor)
         return moved
 
-    def forget(self, cursor: Cursor) -> None:
+    # ---- files
+
+    def forget(self, subscriber: Subscriber) -> None:
         """Delete a subscriber's offset."""
-        self.let_go(cursor)
-        self.unfiled.discard(cursor)
-        self.unsynced_files.discard(cursor.path)
-        self.by_key.pop(cursor.key, None)
-        self._forgotten.add(cursor.path)
+        for cursor in subscriber.cursors:
+            self.let_go(cursor)
+        self.unfiled.discard(subscriber)
+        self.by_key.pop(subscriber.key, None)
+        paths = (subscriber.path, subscriber.parts_path)
+        self.unsynced_files.difference_update(paths)
+        self._forgotten.update(paths)
         try:
             self.remove_forgotten()
         except OSError:
@@ -203,15 +174,15 @@ class Cursors:
             self.remove_forgotten()
         except OSError as error:
             trouble = error
-        for cursor in list(self.unfiled):
+        for subscriber in list(self.unfiled):
             try:
-                self._file_one(cursor)
+                self._file_one(subscriber)
             except OSError as error:
                 if error.errno in disk.WAIT_ERRNOS:
                     trouble = error
                     continue
-                self._complain(cursor.path, error)
-            self.unfiled.discard(cursor)
+                self._complain(subscriber.path, error)
+            self.unfiled.discard(subscriber)
         return trouble
 
     def _complain(self, path: Path, error: OSError) -> None:
@@ -219,19 +190,25 @@ class Cursors:
             self._complained.add(path)
             self._log.error("offset_not_filed", file=path, why=error.strerror)
 
-    def _file_one(self, cursor: Cursor) -> None:
-        if cursor.filed == cursor.offset:
+    def _file_one(self, subscriber: Subscriber) -> None:
+        offsets = tuple(cursor.offset for cursor in subscriber.cursors)
+        if subscriber.filed == offsets:
             return
-        if cursor.filed < 0:
-            parent = cursor.path.parent
+        if not subscriber.filed:
+            parent = subscriber.path.parent
             if not os.path.isdir(parent):
                 disk.make_directory(parent)
             # Also where both are there: who made them was perhaps killed before they were synced.
             self.unsynced_directories.update((self._directory.subscribers, parent))
+            if len(offsets) == 1 and subscriber.parts_path.exists():
+                disk.unlink(subscriber.parts_path)
         with self._writing:
-            write_offset(cursor.path, cursor.offset)
-            cursor.filed = cursor.offset
-        self.unsynced_files.add(cursor.path)
+            if len(offsets) > 1:
+                write_parts(subscriber.parts_path, offsets)
+                self.unsynced_files.add(subscriber.parts_path)
+            write_offset(subscriber.path, min(offsets))
+            subscriber.filed = offsets
+        self.unsynced_files.add(subscriber.path)
 
     def write_again(self, path: Path) -> None:
         """After a failed sync: bring a file's bytes into it once more, from memory. Raises `OSError`.
@@ -240,68 +217,30 @@ class Cursors:
         Called in the checkpoint's thread.
         """
         with self._writing:
-            if path == self._attempts_path:
-                self._write_attempts()
+            if path == self._attempts.path:
+                self._attempts.write()
                 return
-            cursor = self.by_key.get((os.fsencode(path.parent.name), os.fsencode(path.stem)))
-            if cursor is not None and cursor.filed >= 0:
-                write_offset(path, cursor.filed)
+            subscriber = self.by_key.get((os.fsencode(path.parent.name), os.fsencode(path.stem)))
+            if subscriber is None or not subscriber.filed:
+                return
+            if path == subscriber.path:
+                write_offset(path, min(subscriber.filed))
+            elif len(subscriber.filed) > 1:
+                write_parts(path, subscriber.filed)
 
     def refile_unsynced(self) -> None:
         """What was written and is not known to be synced is written again by the next `file`."""
-        for cursor in self.by_key.values():
-            if cursor.path in self.unsynced_files:
-                cursor.filed = -1
-                self.unfiled.add(cursor)
+        for subscriber in self.by_key.values():
+            if not self.unsynced_files.isdisjoint((subscriber.path, subscriber.parts_path)):
+                subscriber.filed = ()
+                self.unfiled.add(subscriber)
 
     def file_attempts(self) -> None:
         """Note the attempts begun, for the next writer: the journal that holds them is about to be freed."""
-        lines = [
-            _attempts_line(cursor.key, cursor.attempts_offset, cursor.attempts)
-            for cursor in self.by_key.values()
-            if cursor.attempts
-        ]
-        lines += [_attempts_line(key, offset, attempts) for key, (offset, attempts) in self._earlier_attempts.items()]
-        if not lines and not self._attempts_path.exists():
-            return
         with self._writing:
-            self._attempts = b"".join(lines)
-            self._write_attempts()
-        self.unsynced_files.add(self._attempts_path)
-        self.unsynced_directories.add(self._attempts_path.parent)
-
-    def _write_attempts(self) -> None:
-        draft = self._attempts_path.with_name(".attempts.new")
-        fd = disk.open_file(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        try:
-            disk.write_at(fd, self._attempts, 0)
-        finally:
-            os.close(fd)
-        disk.rename(draft, self._attempts_path)
-
-
-def _attempts_line(key: Key, offset: int, attempts: int) -> bytes:
-    """Its last field is a CRC-32 of what is before: a damaged digit must not have a message given up too early."""
-    fields = b"\t".join((*key, b"%d" % offset, b"%d" % attempts))
-    return b"%b\t%08x\n" % (fields, crc32(fields))
-
-
-def _read_attempts(path: Path, log: Log) -> dict[Key, tuple[int, int]]:
-    """What `file_attempts` wrote; a damaged line is passed over, it costs a few repeated attempts."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return {}
-    found = {}
-    damaged = 0
-    for line in data.splitlines(keepends=True):
-        fields = line.split(b"\t")
-        if len(fields) == 5 and fields[2].isdigit() and fields[3].isdigit():
-            key, offset, attempts = (fields[0], fields[1]), int(fields[2]), int(fields[3])
-            if _attempts_line(key, offset, attempts) == line:
-                found[key] = (offset, attempts)
-                continue
-        damaged += 1
-    if damaged:
-        log.warning("attempts_damaged", file=path, lines=damaged)
-    return found
+            cursors = (cursor for subscriber in self.by_key.values() for cursor in subscriber.cursors)
+            if not self._attempts.note(cursors):
+                return
+            self._attempts.write()
+        self.unsynced_files.add(self._attempts.path)
+        self.unsynced_directories.add(self._attempts.path.parent)

@@ -22,7 +22,8 @@ from keyop.storage.channel_log import ChannelLog
 from keyop.writer.attached import AttachedPort
 from keyop.writer.audit import Audit
 from keyop.writer.channels import Channels
-from keyop.writer.cursors import Cursor, Cursors
+from keyop.writer.cursor import Cursor, Subscriber
+from keyop.writer.cursors import Cursors
 from keyop.writer.log import Log
 from keyop.writer.refused import Full, Later, Refused, Wait
 from keyop.writer.seen import SeenIds
@@ -78,9 +79,10 @@ class Round:
         # Those that ask for a checkpoint: that is all that is taken from them.
         self.asking: list[AttachedPort] = []
         self.logs: list[ChannelLog] = []
-        self.cursors: dict[Cursor, None] = {}
-        self.forgotten: list[Cursor] = []
-        self.closed: list[Cursor] = []
+        # Those whose cursors the frame is to hold, and those of them whose files are to follow at once.
+        self.subscribers: dict[Subscriber, None] = {}
+        self.closed: list[Subscriber] = []
+        self.forgotten: list[Subscriber] = []
         self.spilled: list[Spill] = []
         self.buried: list[AttachedPort] = []
 
@@ -244,7 +246,7 @@ class Round:
             raise Refused(reply.MALFORMED) from error
         if not _is_id(item.id):
             raise Refused(reply.MALFORMED)
-        if any(cursor.key == (item.channel, item.id) for cursor in self.forgotten):
+        if any(subscriber.key == (item.channel, item.id) for subscriber in self.forgotten):
             raise Later
 
     # ---- planning: cannot fail, but that the look into the files of OPEN and SET can, before anything is changed
@@ -264,35 +266,36 @@ class Round:
         elif kind == entry.FOLLOW:
             self._subscriptions.follow(port, item, self._channels.open(item.channel))
         elif kind == entry.CURSOR:
-            self.cursors[self._subscriptions.move(item)] = None
+            self.subscribers[self._subscriptions.move(item).subscriber] = None
         elif kind == entry.OPEN:
             log = self._channels.open(item.channel)
             cursor = self._subscriptions.open(port, item, log)
-            self.cursors[cursor] = None
             # Its offset file says what it needs before the retention looks again.
-            self.closed.append(cursor)
+            self._plan_filed(cursor.subscriber)
             self.sync = True
             port.reply(after, reply.OK, cursor.planned)
             port.reply(after, reply.OK, cursor.moves)
             port.reply(after, reply.OK, cursor.attempts)
             port.reply(after, reply.OK, cursor.attempts_offset)
-        elif kind == entry.CLOSE:
+        elif kind == entry.CLOSE or (kind == entry.FORGET and self._subscriptions.is_shared(port, item)):
             cursor_or_none = self._subscriptions.close(port, item)
             if cursor_or_none is not None:
-                self.cursors[cursor_or_none] = None
-                self.closed.append(cursor_or_none)
+                self._plan_filed(cursor_or_none.subscriber)
         elif kind == entry.FORGET:
-            self.forgotten.extend(self._subscriptions.forgotten(item))
+            self.forgotten.append(self._subscriptions.forgotten(item))
             self.sync = True
         elif kind == entry.SET:
-            cursor = self._subscriptions.set(item)
-            self.cursors[cursor] = None
-            self.closed.append(cursor)
+            subscriber = self._subscriptions.set(item)
+            self._plan_filed(subscriber)
             self.sync = True
-            port.reply(after, reply.OK, cursor.planned)
+            port.reply(after, reply.OK, subscriber.planned)
         else:
             self.asking.append(port)
             port.reply(after, reply.OK, 1)
+
+    def _plan_filed(self, subscriber: Subscriber) -> None:
+        self.subscribers[subscriber] = None
+        self.closed.append(subscriber)
 
     def _plan_lines(self, channel: bytes, lines: bytes, spill: Spill | None, at: int) -> None:
         """Plan whole lines, which stand ``at`` a position of the spill file if there is one."""
@@ -311,9 +314,16 @@ class Round:
         entries: list[bytes] = []
         for log in self.logs:
             entries += log.frame_entries()
-        if self.cursors or self.forgotten:
-            forgotten = {cursor.key for cursor in self.forgotten}
-            entries += [cursor.frame_entry() for cursor in self.cursors if cursor.key not in forgotten]
+        if self.subscribers or self.forgotten:
+            by_key = self._cursors.by_key
+            forgotten = {subscriber.key for subscriber in self.forgotten}
+            # Not what the round has put something else in the place of.
+            self.subscribers = {
+                subscriber: None
+                for subscriber in self.subscribers
+                if by_key.get(subscriber.key) is subscriber and subscriber.key not in forgotten
+            }
+            entries += [subscriber.frame_entry() for subscriber in self.subscribers]
             entries += [entry.encode(entry.FORGET, *key) for key in forgotten]
         for port in self.ports:
             entries.append(port.frame_entry())
@@ -322,4 +332,7 @@ class Round:
     def add_cursors(self, cursors: list[Cursor]) -> None:
         """Put cursors that moved in their slots into the frame, but none that was forgotten since."""
         by_key = self._cursors.by_key
-        self.cursors.update((cursor, None) for cursor in cursors if by_key.get(cursor.key) is cursor)
+        for cursor in cursors:
+            subscriber = cursor.subscriber
+            if by_key.get(subscriber.key) is subscriber:
+                self.subscribers[subscriber] = None

@@ -18,13 +18,15 @@ from keyop.storage.directory import DataDirectory
 from keyop.storage.file_system import FileSystem
 from keyop.storage.journal import Journal
 from keyop.storage.offsets import list_ids, read_offset
+from keyop.storage.parts import places, read_parts
 from keyop.storage.recovery import Recovered, free_journal, recover
 from keyop.storage.segments import align_offset
 from keyop.writer.audit import Audit
 from keyop.writer.census import Census
 from keyop.writer.channels import Channels
 from keyop.writer.committer import Committer
-from keyop.writer.cursors import Cursors, Key
+from keyop.writer.cursor import Key
+from keyop.writer.cursors import Cursors
 from keyop.writer.log import Log
 from keyop.writer.refused import Wait
 from keyop.writer.seen import SeenIds
@@ -136,17 +138,18 @@ def report(recovered: Recovered, log: Log) -> None:
 def restore_cursors(directory: DataDirectory, recovered: Recovered, cursors: Cursors, log: Log) -> None:
     """Cursors that frames name, and the offset files of recovered channels, `fed-` ones too: none may stand beyond its
     channel's end, behind another program's lines that were found, or inside a record."""
-    for key, cursor in recovered.cursors.items():
-        offset = _standing(directory, recovered, key, cursor.offset, log)
-        cursors.restore(key, cursor._replace(offset=offset))
+    for key, found in recovered.cursors.items():
+        offsets = (_standing(directory, recovered, key, each.offset, log) for each in found)
+        cursors.restore(key, [each._replace(offset=offset) for each, offset in zip(found, offsets, strict=True)])
     for channel in recovered.ends:
         for id in list_ids(directory.offsets(os.fsdecode(channel))):
             key = (channel, os.fsencode(id))
             parsed = read_offset(cursors.path(key)) if key not in cursors.by_key else None
             if parsed is not None and not parsed.damaged:
-                offset = _standing(directory, recovered, key, parsed.value, log)
-                if offset != parsed.value:
-                    cursors.unfiled.add(cursors.add(key, offset))
+                filed, _why = places(parsed.value, read_parts(directory.parts_file(os.fsdecode(channel), id)))
+                standing = [_standing(directory, recovered, key, offset, log) for offset in filed]
+                if standing != [*filed]:
+                    cursors.unfiled.add(cursors.add(key, standing))
 
 
 def _standing(directory: DataDirectory, recovered: Recovered, key: Key, offset: int, log: Log) -> int:

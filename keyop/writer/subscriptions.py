@@ -11,10 +11,12 @@ from keyop.protocol.entry import Entry
 from keyop.storage.channel_log import ChannelLog
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offsets import load_offset
+from keyop.storage.parts import PARTS_SUFFIX, load_parts, places
 from keyop.storage.segments import align_offset
 from keyop.writer.attached import AttachedPort
 from keyop.writer.channels import Channels, sort
-from keyop.writer.cursors import Cursor, Cursors
+from keyop.writer.cursor import Cursor, Subscriber
+from keyop.writer.cursors import Cursors
 from keyop.writer.log import Log
 from keyop.writer.refused import Later, Refused, Wait
 
@@ -31,40 +33,52 @@ class Subscriptions:
     # ---- checks
 
     def check_open(self, port: AttachedPort, item: Entry) -> None:
-        """Raises `Refused` while a live process holds the id, `Later` until a dead one's port is swept."""
-        _part, parts, slot = entry.OPENING.unpack(item.data)
-        if parts != 1 or slot >= port.port.slot_count():
+        """Raises `Refused` while a live process is in the way, `Later` until a dead one's port is swept.
+
+        In the way of a part is who holds it, and in the way of another number of parts who holds any.
+        """
+        part, count, slot = entry.OPENING.unpack(item.data)
+        if not part < count <= entry.MAX_PARTS or slot >= port.port.slot_count():
+            raise Refused(reply.MALFORMED)
+        if count > 1 and item.flags & entry.EXACTLY_ONCE:
             raise Refused(reply.MALFORMED)
         try:
             port.port.slot(slot)
         except SharedMemoryError as error:
             raise Refused(reply.OTHER) from error
-        cursor = self._cursors.by_key.get((item.channel, item.id))
-        if cursor is None:
+        subscriber = self._cursors.by_key.get((item.channel, item.id))
+        if subscriber is None:
             self._load(item.channel, item.id, item.flags)
-            return
+        elif len(subscriber.cursors) == count:
+            # The port's own: an earlier writer died between granting and answering.
+            self._refuse_unless_free(subscriber.cursors[part], or_held_by=port)
+        else:
+            for cursor in subscriber.cursors:
+                self._refuse_unless_free(cursor)
+
+    def _refuse_unless_free(self, cursor: Cursor, or_held_by: AttachedPort | None = None) -> None:
         holder = self._holder(cursor)
-        if holder is None or holder is port:
-            return  # its own: an earlier writer died between granting and answering
+        if holder is None or holder is or_held_by:
+            return
         if holder.is_alive():
-            raise Refused(reply.BUSY, holder.port.pid)
+            raise Refused(reply.BUSY, reply.busy(holder.port.pid, cursor.part, len(cursor.subscriber.cursors)))
         holder.dead = True
         raise Later
 
     def check_move(self, port: AttachedPort, item: Entry) -> None:
         """Raises `Refused` for a cursor that the port does not hold, or whose old value is not the current one."""
         key = (item.channel, item.id)
-        self._take_up_passed_over(port, self._cursors.by_key.get(key))
-        cursor = self._cursors.by_key.get(key)
+        old, _moves, part = entry.CURSOR_MOVE.unpack(item.data)
+        self._take_up_passed_over(port, self._cursors.find(key, part))
+        cursor = self._cursors.find(key, part)
         if cursor is None or cursor.holder is not port:
             raise Refused(reply.NOT_HELD)
-        old, _moves = entry.CURSOR_MOVE.unpack(item.data)
-        if cursor.exactly_once and cursor.planned != old:
+        if cursor.subscriber.exactly_once and cursor.planned != old:
             raise Refused(reply.STALE_CURSOR, cursor.planned)
 
     def check_close(self, port: AttachedPort, item: Entry) -> None:
         """Raises `Wait`. What the port does not hold may be closed: that comes to nothing."""
-        self._take_up_passed_over(port, self._cursors.by_key.get((item.channel, item.id)))
+        self._take_up_passed_over(port, self._cursors.find((item.channel, item.id), item.value))
 
     def _take_up_passed_over(self, port: AttachedPort, cursor: Cursor | None) -> None:
         """At the start another slot was taken for the holder's, or this one was being left. Raises `Wait`."""
@@ -72,15 +86,16 @@ class Subscriptions:
             self.adopt(port, granted=True)
 
     def check_unheld(self, port: AttachedPort, item: Entry) -> None:
-        """Raises `Refused` while another live process holds the id."""
-        cursor = self._cursors.by_key.get((item.channel, item.id))
-        holder = self._holder(cursor) if cursor is not None else None
-        if holder is None or (holder is port and item.kind == entry.FORGET):
+        """Raises `Refused` while another live process holds the id, `Later` until a dead one's port is swept."""
+        subscriber = self._cursors.by_key.get((item.channel, item.id))
+        if subscriber is None or (item.kind == entry.FORGET and self._holds(port, item)):
             return
-        if holder.is_alive():
-            raise Refused(reply.BUSY, holder.port.pid)
-        holder.dead = True
-        raise Later
+        for cursor in subscriber.cursors:
+            self._refuse_unless_free(cursor)
+
+    def _holds(self, port: AttachedPort, item: Entry) -> bool:
+        cursor = self._cursors.find((item.channel, item.id), item.value)
+        return cursor is not None and self._holder(cursor) is port
 
     def _holder(self, cursor: Cursor) -> AttachedPort | None:
         """Who holds a cursor, as his slot says.
@@ -92,7 +107,7 @@ class Subscriptions:
         holder, slot = cursor.holder, cursor.slot
         if holder is not None and slot is not None and _is_given_up(slot, cursor):
             self._cursors.let_go(cursor)
-            self._unfollow(holder, cursor.key[0])
+            self._unfollow(holder, cursor.subscriber.key[0])
         return cursor.holder
 
     def release_given_up(self) -> bool:
@@ -110,25 +125,46 @@ class Subscriptions:
 
     def open(self, port: AttachedPort, item: Entry, log: ChannelLog) -> Cursor:
         """Grant the subscription: its cursor, from the table, its file, or where the subscriber asked to begin."""
-        cursor = self._cursors.by_key.get((item.channel, item.id))
-        if cursor is None:
+        key = (item.channel, item.id)
+        part, count, slot = entry.OPENING.unpack(item.data)
+        subscriber = self._cursors.by_key.get(key)
+        if subscriber is None:
             start = log.planned_end if item.flags & entry.AT_LATEST else self._align(item, log, item.value)
-            cursor = self._cursors.add((item.channel, item.id), start)
-        elif cursor.planned > log.planned_end or cursor.planned < log.end:
+            subscriber = self._cursors.add(key, [start] * count)
+        elif len(subscriber.cursors) != count:
+            subscriber = self._divide(subscriber, count)
+        cursor: Cursor = subscriber.cursors[part]
+        if cursor.planned > log.planned_end or cursor.planned < log.end:
             cursor.planned = self._align(item, log, cursor.planned)
-        cursor.flags = item.flags & entry.EXACTLY_ONCE
+        subscriber.flags = item.flags & entry.EXACTLY_ONCE
         cursor.moves += 1
-        _part, _parts, slot = entry.OPENING.unpack(item.data)
         self._cursors.hold(cursor, port, port.port.slot(slot))
         log.followers.add(port)
         return cursor
 
-    def _load(self, channel: bytes, id: bytes, flags: int) -> Cursor | None:
-        """Bring the cursor of an id that subscribed before into the table. Raises `Refused` and `Wait`."""
+    def _divide(self, subscriber: Subscriber, count: int) -> Subscriber:
+        """Another number of processes is to share the work: all go on from the least offset."""
+        before = len(subscriber.cursors)
+        divided = self._cursors.divide(subscriber, count)
+        if any(cursor.planned != divided.planned for cursor in subscriber.cursors):
+            self._log.warning(
+                "parts_divided_anew",
+                file=subscriber.path,
+                parts=count,
+                before=before,
+                goes_on_at=divided.planned,
+                note="messages behind that may come again",
+            )
+        return divided
+
+    def _load(self, channel: bytes, id: bytes, flags: int) -> Subscriber | None:
+        """Bring the cursors of an id that subscribed before into the table. Raises `Refused` and `Wait`."""
         path = self._cursors.path((channel, id))
+        parts_path = path.with_suffix(PARTS_SUFFIX)
         try:
             self._cursors.remove_forgotten()
             parsed = load_offset(path)
+            parts = load_parts(parts_path)
         except OSError as error:
             raise Wait(error) from error
         if parsed is None:
@@ -137,10 +173,13 @@ class Subscriptions:
             if flags & entry.EXACTLY_ONCE:
                 raise Refused(reply.OFFSET_DAMAGED)
             self._log.warning("offset_damaged", file=path, why=parsed.damaged, counts_as=0)
-        cursor = self._cursors.add((channel, id), parsed.value)
-        if parsed.ours and not parsed.damaged:
-            cursor.filed = parsed.value
-        return cursor
+        offsets, why = places(parsed.value, parts)
+        if why:
+            self._log.warning("parts_do_not_count", file=parts_path, why=why, goes_on_at=parsed.value)
+        subscriber = self._cursors.add((channel, id), offsets)
+        if parsed.ours and not parsed.damaged and not why:
+            subscriber.filed = offsets
+        return subscriber
 
     def adopt(self, port: AttachedPort, *, granted: bool) -> None:
         """At a start: take up what a port that outlived the last writer holds.
@@ -155,7 +194,7 @@ class Subscriptions:
             # The second look takes granted ones, too: their answers may have been seen in between. A dead process that
             # has not seen its answer has handled nothing.
             if slot.granted or not (granted or port.dead):
-                adopted = self._adopt_slot(slot)
+                adopted = self._adopt_slot(slot, sure=slot.granted and not port.dead)
                 if adopted is not None:
                     cursor, log = adopted
                     self._cursors.hold(cursor, port, slot)
@@ -170,7 +209,7 @@ class Subscriptions:
         """
         for slot in self._slots(port):
             if slot.granted and not _has_left(slot, port):
-                self._adopt_slot(slot)
+                self._adopt_slot(slot, sure=False)
 
     def _slots(self, port: AttachedPort) -> list[Slot]:
         """Those in use. What is damaged costs its own subscription; it must not end one writer after the other."""
@@ -187,28 +226,39 @@ class Subscriptions:
                 self._log.error("slot_damaged", port=port.name, slot=index)
         return slots
 
-    def _adopt_slot(self, slot: Slot) -> tuple[Cursor, ChannelLog] | None:
-        """Take over what a slot says if that is news; None if its id is held, or gone."""
-        channel, id = slot.names()
+    def _adopt_slot(self, slot: Slot, *, sure: bool) -> tuple[Cursor, ChannelLog] | None:
+        """Take over what a slot says if that is news; None if its id is held, gone, or divided otherwise.
+
+        ``sure``: what its process holds it was granted. Where the file that would say so is damaged, it decides how
+        many parts there are.
+        """
+        channel, id, part, count = slot.place()
         try:
-            cursor = self._cursors.by_key.get((channel, id)) or self._load(channel, id, slot.flags)
-            if cursor is None or cursor.holder is not None:
+            subscriber = self._cursors.by_key.get((channel, id)) or self._load(channel, id, slot.flags)
+            if subscriber is None:
+                return None
+            if len(subscriber.cursors) != count:
+                if not sure or any(cursor.moves or cursor.holder is not None for cursor in subscriber.cursors):
+                    return None
+                subscriber = self._cursors.divide(subscriber, count)
+            cursor = subscriber.cursors[part]
+            if cursor.holder is not None:
                 return None
             log = self._channels.open(channel)
         except Refused as trouble:
             self._log.warning("subscription_not_adopted", channel=channel.decode(), id=id.decode(), why=trouble)
             return None
-        cursor.flags = slot.flags
+        subscriber.flags = slot.flags
         claim = slot.cursor()
         if claim is not None and claim.moves <= cursor.moves:
             claim = None
-        if claim is not None and not cursor.exactly_once:
+        if claim is not None and not subscriber.exactly_once:
             offset = claim.offset
             if not cursor.moves:
                 # The file may be ahead: a dead letter moved it, and its subscriber has not heard of the commit yet.
                 offset = max(offset, cursor.offset)
             cursor.offset = cursor.planned = min(offset, log.end)
-            self._cursors.unfiled.add(cursor)
+            self._cursors.unfiled.add(subscriber)
         if claim is not None:
             cursor.moves, cursor.attempts_offset, cursor.attempts = claim.moves, claim.offset, claim.attempts
         return cursor, log
@@ -225,9 +275,9 @@ class Subscriptions:
 
     def move(self, item: Entry) -> Cursor:
         """A move by transaction."""
-        cursor = self._cursors.by_key[item.channel, item.id]
-        _old, moves = entry.CURSOR_MOVE.unpack(item.data)
-        if moves > cursor.moves or cursor.exactly_once:
+        _old, moves, part = entry.CURSOR_MOVE.unpack(item.data)
+        cursor: Cursor = self._cursors.by_key[item.channel, item.id].cursors[part]
+        if moves > cursor.moves or cursor.subscriber.exactly_once:
             cursor.planned = item.value
             # Not beyond the slot's own count, or its next store would not be believed.
             cursor.moves = max(moves, cursor.moves)
@@ -237,7 +287,7 @@ class Subscriptions:
 
     def close(self, port: AttachedPort, item: Entry) -> Cursor | None:
         """The process gives a subscription up: take its slot's last word."""
-        cursor = self._cursors.by_key.get((item.channel, item.id))
+        cursor = self._cursors.find((item.channel, item.id), item.value)
         if cursor is None or cursor.holder is not port:
             return None
         self._last_word(cursor)
@@ -273,29 +323,42 @@ class Subscriptions:
 
     def _unfollow(self, port: AttachedPort, channel: bytes) -> None:
         if channel not in port.follows and not any(
-            cursor.holder is port and cursor.key[0] == channel for cursor in self._cursors.held
+            cursor.holder is port and cursor.subscriber.key[0] == channel for cursor in self._cursors.held
         ):
             self._channels.by_name[channel].followers.discard(port)
 
-    def forgotten(self, item: Entry) -> list[Cursor]:
-        """The cursor to forget; one that only stands in a file is loaded for it."""
-        key = (item.channel, item.id)
-        cursor = self._cursors.by_key.get(key) or self._cursors.add(key, 0)
-        holder = cursor.holder
-        if holder is not None:
-            self._cursors.let_go(cursor)
-            self._unfollow(holder, item.channel)
-        return [cursor]
+    def is_shared(self, port: AttachedPort, item: Entry) -> bool:
+        """Whether others hold parts of what a process wants forgotten: then it only gives its own part up."""
+        subscriber = self._cursors.by_key.get((item.channel, item.id))
+        if subscriber is None:
+            return False
+        holders = {cursor.part: self._holder(cursor) for cursor in subscriber.cursors}
+        holders.pop(item.value, None)
+        return any(holder is not None for holder in holders.values())
 
-    def set(self, item: Entry) -> Cursor:
-        """Move an unheld cursor by command."""
+    def forgotten(self, item: Entry) -> Subscriber:
+        """The subscriber to forget; one that only stands in a file is loaded for it."""
+        key = (item.channel, item.id)
+        subscriber = self._cursors.by_key.get(key) or self._cursors.add(key, [0])
+        for cursor in subscriber.cursors:
+            holder = cursor.holder
+            if holder is not None:
+                self._cursors.let_go(cursor)
+                self._unfollow(holder, item.channel)
+        return subscriber
+
+    def set(self, item: Entry) -> Subscriber:
+        """Move an unheld subscriber by command, all of its parts to the same place."""
         key = (item.channel, item.id)
         offset = _aligned(self._directory.channel(item.channel.decode()), item.value)[0]
-        cursor = self._cursors.by_key.get(key) or self._cursors.add(key, 0)
+        subscriber = self._cursors.by_key.get(key) or self._cursors.add(key, [0])
+        if len(subscriber.cursors) > 1:
+            subscriber = self._cursors.divide(subscriber, 1)
+        (cursor,) = subscriber.cursors
         cursor.planned = offset
         cursor.moves += 1
         cursor.attempts = 0
-        return cursor
+        return subscriber
 
 
 def _has_left(slot: Slot, port: AttachedPort) -> bool:
@@ -309,7 +372,7 @@ def _has_left(slot: Slot, port: AttachedPort) -> bool:
 def _is_given_up(slot: Slot, cursor: Cursor) -> bool:
     """Whether nothing stands in a slot, or something else. What is damaged says nothing."""
     if slot.in_use:
-        return slot.sound and slot.names() != cursor.key
+        return slot.sound and slot.place() != cursor.place
     return slot.is_free or slot.is_peer or slot.is_published
 
 

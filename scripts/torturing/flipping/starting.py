@@ -56,7 +56,7 @@ class Start:
     def place_of(self, subscriber: Subscriber) -> int | None:
         """Where a subscriber begins; None if it is refused, as an exactly-once one is whose offset is damaged."""
         channel, id, exactly_once = subscriber
-        cursor = self._cursors.by_key.get((channel.encode(), id.encode()))
+        cursor = self._cursors.find((channel.encode(), id.encode()), 0)
         offset = 0
         if cursor is not None:
             offset = cursor.offset
@@ -78,9 +78,9 @@ class Start:
     def attempts_of(self, subscriber: Subscriber) -> tuple[int, int]:
         """Attempts begun and their offset, as a successor would get them."""
         key = (subscriber.channel.encode(), subscriber.id.encode())
-        cursor = self._cursors.by_key.get(key)
+        cursor = self._cursors.find(key, 0)
         if cursor is None:
-            cursor = self._cursors.add(key, self.place_of(subscriber) or 0)
+            (cursor,) = self._cursors.add(key, [self.place_of(subscriber) or 0]).cursors
         return cursor.attempts, cursor.attempts_offset
 
 

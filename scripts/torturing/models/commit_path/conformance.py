@@ -73,7 +73,7 @@ def _cursors_of(found: Recovered) -> dict[tuple[str, str], tuple[int, int, int, 
             cursor.attempts_offset // CELL_BYTES,
             cursor.attempts,
         )
-        for (channel, id), cursor in found.cursors.items()
+        for (channel, id), (cursor,) in found.cursors.items()
     }
 
 
