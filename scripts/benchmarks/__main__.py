@@ -1,4 +1,4 @@
-"""The command line: ./scripts/bench local|federation, and see its --help."""
+"""The command line: ./scripts/bench local|federation|operate, and see its --help."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from benchmarks.federation.echo import Echo
 from benchmarks.figure import Measurement, Room, Scale, Skipped
 from benchmarks.floor import Floor
 from benchmarks.machine import describe
+from benchmarks.operate import mending, up
 from benchmarks.ours import Keyop
 from benchmarks.report import as_json, table
 from benchmarks.results import Results
@@ -39,6 +40,10 @@ _GROUPS: dict[str, dict[str, ModuleType]] = {
         "latency": between_hosts,
         "throughput": throughput,
         "crowd": crowd,
+    },
+    "operate": {
+        "up": up,
+        "mending": mending,
     },
 }
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -72,7 +77,11 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("what", choices=_GROUPS, help="what to measure: all that happens on one host, or between hosts")
+    parser.add_argument(
+        "what",
+        choices=_GROUPS,
+        help="what to measure: all that happens on one host, between hosts, or in operation",
+    )
     names = "; ".join(f"{what}: {', '.join(_names(what))}" for what in _GROUPS)
     parser.add_argument("--only", type=lambda text: text.split(","), metavar="GROUP,…", help=f"some of {names}")
     parser.add_argument("--match", default="", metavar="TEXT", help="only measurements with this in their name")
@@ -102,7 +111,7 @@ def _names(what: str) -> list[str]:
 def _contenders(what: str, wanted: list[str] | None, results: Results) -> list[Contender]:
     """Those that are wanted and installed. The floor stands beside keyop, so that they meet the same noise."""
     present = []
-    others = rivals() if what == "local" else [Echo()]
+    others = {"local": rivals, "federation": lambda: [Echo()], "operate": list}[what]()
     for contender in [Floor(), Keyop(), *others]:
         if wanted and contender.key not in wanted:
             continue

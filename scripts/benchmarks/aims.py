@@ -93,6 +93,10 @@ AIMS = (
     Aim("federation.live.down", 60_000, at_least=True),
     Aim("federation.crowd.rss", 60),
     Aim("federation.crowd.cpu", 1),
+    Aim("operate.up.ready", 2_000),
+    Aim("operate.up.rss.supervisor", 45),
+    Aim("operate.up.idle.cpu", 1),
+    Aim("operate.mending.worker.worst", 1_000),
 )
 
 
