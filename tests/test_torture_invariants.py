@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from torturing.crew import Crew
 from torturing.invariants import check
-from torturing.ledger import Ledger, Note, Notebook
+from torturing.ledger import EARLIER_NS, Ledger, Note, Notebook
 from torturing.nursery import Nursery
 from torturing.workload import Plan, payload
 
@@ -364,6 +364,17 @@ def test_after_a_cut_only_what_was_acknowledged_before_it_counts(place: Place) -
         if note["what"] == "handled" and note["of"][:2] == name and note["of"][2] in numbers
     )
     assert "lost" not in place.kinds(after="power cut", at_mark=min(last, handled) - 1)
+
+
+def test_what_an_earlier_cut_took_is_no_message_that_was_removed(place: Place) -> None:
+    """It was handled, and lost before it was synced; another message came to stand where it stood."""
+    remove_first_segment(place, "in")
+    plan = replace(COMPACTION, sync_interval_ms=5)
+    there = next(note for note in place.ledger.notes() if note["what"] == "handled" and note["by"] == "plain")
+    place.notes(lambda notes: notes.insert(0, {**there, "of": ["p1", -1, 7], "t": EARLIER_NS}))
+    assert place.kinds(plan, after="power cut") == set()
+    place.notes(lambda notes: notes[0].update(t=0))
+    assert "chain" in place.kinds(plan, after="power cut")
 
 
 def test_periodic_loses_only_what_was_not_synced(place: Place) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torturing.ledger import Note
+from torturing.ledger import EARLIER_NS, Note
 from torturing.records import ChannelContents, read_channels
 from torturing.workload import SUBSCRIPTIONS, failing
 
@@ -74,13 +74,24 @@ class Account:
                     self.said[name] = said
 
     def _collect_notes(self) -> None:
+        fresh = self._fresh_from()
         for note in self.notes:
             if note["what"] in ("handled", "failed"):
-                name = Name(*note["of"])
+                name, channel, offset = Name(*note["of"]), note["channel"], note["at"]
                 if note["what"] == "handled":
                     self.handled[note["by"]].add(name)
-                if note["at"] < self.first(note["channel"]):
-                    self.places[note["channel"]][name].add(note["at"])
+                lost = note["t"] == EARLIER_NS and offset >= fresh.get(channel, offset + 1)
+                if offset < self.first(channel) and not lost:
+                    self.places[channel][name].add(offset)
+
+    def _fresh_from(self) -> dict[str, int]:
+        """Where the first message stands that came after an earlier cut: what was handled there before it, was lost."""
+        earlier = {(note["who"], note["life"]) for note in self.notes if note["t"] == EARLIER_NS}
+        fresh: dict[str, int] = {}
+        for note in self.notes:
+            if note["what"] in ("handled", "failed") and (note["of"][0], note["of"][1]) not in earlier:
+                fresh[note["channel"]] = min(note["at"], fresh.get(note["channel"], note["at"]))
+        return fresh
 
     def _collect_removed(self) -> None:
         """Messages whose handler was killed before it noted anything, and whose segment is gone."""

@@ -24,6 +24,8 @@ Note = dict[str, Any]
 
 MARK = struct.Struct("<Q")
 """The mark's file: one number, written by whoever serves the disk."""
+EARLIER_NS = 1 << 63
+"""The time ``t`` that stands in notes of before an earlier power cut."""
 
 
 class Notebook:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torturing.crew import Crew
-from torturing.ledger import Ledger, Note
+from torturing.ledger import EARLIER_NS, Ledger, Note
 from torturing.nursery import Nursery
 from torturing.powercut import points
 from torturing.powercut.disk import Disk
@@ -25,7 +25,6 @@ DATA = "data"
 """Where on the disk the data directory lies."""
 FLAWS = ("journal", "segments")
 """What writers can leave out: the sync of the journal's files, or that of segments at a checkpoint."""
-_NEVER_NS = 1 << 63
 _PRELOAD = Path(__file__).parent / "preload"
 _SUBSCRIBERS = ("plain", "chain", "end")
 
@@ -90,7 +89,7 @@ def record(
 
 def _settled(notes: list[Note]) -> list[Note]:
     """Notes of before an earlier cut: on this disk they were there from the beginning, and no sync is under way."""
-    return [{**note, "mark": 0, "t": _NEVER_NS} for note in notes]
+    return [{**note, "mark": 0, "t": EARLIER_NS} for note in notes]
 
 
 @contextmanager
