@@ -241,6 +241,15 @@ class Dashboard(Section):
         return token_file
 
 
+class Metrics(Section):
+    """Section ``metrics``."""
+
+    plain = SECTIONS["metrics"]
+
+    enabled: StrictBool = _default.metrics.enabled
+    listen_addr: Annotated[ListenAddress, Field(min_length=1)] = _default.metrics.listen_addr
+
+
 class WorkerEntry(Section):
     """An entry of ``workers``."""
 
@@ -269,6 +278,7 @@ class Schema(Section):
     ipc: Ipc = Ipc()
     writer: Writer = Writer()
     dashboard: Dashboard = Dashboard()
+    metrics: Metrics = Metrics()
     workers: tuple[WorkerEntry, ...] = ()
 
     @field_validator("workers")

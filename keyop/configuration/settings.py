@@ -260,6 +260,17 @@ class DashboardSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    """Section ``metrics``: numbers for Prometheus."""
+
+    enabled: bool = False
+    """Whether ``keyop up`` serves them."""
+
+    listen_addr: str = "127.0.0.1:9464"
+    """``host:port``; ``:port`` is every address of this host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
     """One entry of ``workers``: processes that ``keyop up`` runs for an app."""
 
@@ -294,6 +305,7 @@ class Settings:
     ipc: IpcSettings = IpcSettings()
     writer: WriterSettings = WriterSettings()
     dashboard: DashboardSettings = DashboardSettings()
+    metrics: MetricsSettings = MetricsSettings()
     workers: tuple[WorkerSettings, ...] = ()
 
     explicit: frozenset[str] = field(default=frozenset())
@@ -338,6 +350,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "ipc": IpcSettings,
     "writer": WriterSettings,
     "dashboard": DashboardSettings,
+    "metrics": MetricsSettings,
 }
 """The class of each section."""
 
