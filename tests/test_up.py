@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from child import ROOT, eventually, writer_pid
 from conftest import objects_of
+from federation import Process
 from parents import kill, lives
 from supervised import Site, all_gone, keyop, nothing_left, site
 from writers import Writer
 
-from keyop import Messenger
+from keyop import Messenger, follow
 
 
 @pytest.fixture
@@ -69,6 +70,17 @@ def test_what_is_killed_is_started_again_and_works(full: Site, role: str) -> Non
     nothing_left(full.data_dir)
 
 
+def test_two_processes_share_an_apps_work(here: Site) -> None:
+    here.with_worker(name="clerks", processes=2, only=["clerk"])
+    up = here.up()
+    assert list(here.pids()) == ["supervisor", "writer", "clerks/1", "clerks/2"]
+    here.publish("orders", *range(20))
+    eventually(lambda: up.log.count("| clerk ") == 20)
+    assert "clerks/1 | clerk" in up.log
+    assert "clerks/2 | clerk" in up.log
+    assert up.stop() == 0
+
+
 def test_nobody_outlives_it_when_it_is_killed_and_the_next_one_starts(full: Site) -> None:
     up = full.up()
     pids = full.pids()
@@ -96,6 +108,32 @@ def test_restarts_of_the_writer_leave_nothing_in_shared_memory(here: Site) -> No
             assert len(objects_of(here.data_dir)) == len(before)
     assert up.stop() == 0
     nothing_left(here.data_dir)
+
+
+def test_with_the_configuration_of_the_demonstration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hosts, as ``./scripts/demo`` sets them up, each under a supervisor of its own."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from demonstration import ALERTS
+    from demonstration.hosts import CLIENT, HUB, commands, configure
+
+    for command in commands():
+        subprocess.run([sys.executable, "-m", "keyop", *command], cwd=tmp_path, check=True, capture_output=True)
+    configure(tmp_path, "127.0.0.1:1")
+    there = ("env", "-C", str(tmp_path))  # its paths are relative
+    first = Process("up", tmp_path / f"{HUB}.yaml", prefix=there).wait_for("all is up")
+    try:
+        configure(tmp_path, first.log.partition("listening at ")[2].split()[0])
+        second = Process("up", tmp_path / f"{CLIENT}.yaml", prefix=there).wait_for(f"connected to {HUB}")
+        try:
+            with Messenger(str(tmp_path / CLIENT)) as messenger:
+                messenger.publish(ALERTS, {"text": "hot"}, payload_type="t")
+            eventually(lambda: list(follow(tmp_path / HUB, ALERTS, "earliest", wait=False)))
+        finally:
+            assert second.stop() == 0
+    finally:
+        assert first.stop() == 0
+    nothing_left(tmp_path / HUB)
+    nothing_left(tmp_path / CLIENT)
 
 
 # ---- what cannot start
