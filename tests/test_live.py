@@ -17,7 +17,7 @@ from keyop.inspection.usage import usage
 from keyop.live import files
 from keyop.live.backlog import Sample
 from keyop.live.rates import Rates
-from keyop.live.sampler import Sampler
+from keyop.live.sampler import Sampler, require
 from keyop.live.snapshot import ChannelView, Snapshot, SubscriberView
 from keyop.storage.directory import DataDirectory
 
@@ -205,7 +205,7 @@ def test_what_another_program_writes_is_seen(data_dir: Path) -> None:
 
 def test_directories_without_anything(tmp_path: Path) -> None:
     with pytest.raises(DataDirectoryError, match="there is no such directory"):
-        sampler(tmp_path / "missing")
+        require(DataDirectory(tmp_path / "missing"))
     path = tmp_path / "data"
     path.mkdir()
     looks = sampler(path)

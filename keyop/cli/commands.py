@@ -23,6 +23,7 @@ _NAMES = (
     "restart",
     "stop",
     "top",
+    "dashboard",
     "dead-letter",
     "offsets",
     "verify",

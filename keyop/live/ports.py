@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 
 from keyop.inspection import presence
 from keyop.inspection.presence import AttachedProcess
@@ -33,6 +34,11 @@ class PortWatch:
         for name in self._ports.keys() - set(names):
             self._forget(name)
         return [presence.describe(self._port(name), name, True) for name in names]
+
+    @property
+    def mapped(self) -> Mapping[str, Port]:
+        """Those that can be seen, by name."""
+        return {name: port for name, (port, _) in self._ports.items()}
 
     def close(self) -> None:
         """Unmap them all."""

@@ -25,9 +25,6 @@ class Sampler:
     """Looks at one data directory. Not for several threads at once; between looks it may change threads."""
 
     def __init__(self, directory: DataDirectory) -> None:
-        """Raises `DataDirectoryError` if there is no such directory. One in which nobody has published yet is fine."""
-        if not directory.path.is_dir():
-            raise DataDirectoryError(f"{directory.path}: there is no such directory")
         self._directory = directory
         self._board = BoardWatch(directory)
         self._ports = PortWatch(directory)
@@ -111,8 +108,15 @@ class Sampler:
         )
 
 
+def require(directory: DataDirectory) -> None:
+    """Raise `DataDirectoryError` if there is no such directory. One in which nobody has published yet is fine."""
+    if not directory.path.is_dir():
+        raise DataDirectoryError(f"{directory.path}: there is no such directory")
+
+
 def look_twice(directory: DataDirectory, *, interval_s: float) -> Snapshot:
     """A look that has rates: of two, this far apart, the second one. Raises `DataDirectoryError`."""
+    require(directory)
     sampler = Sampler(directory)
     try:
         sampler.look()

@@ -9,7 +9,7 @@ from functools import partial
 from types import FrameType
 
 from keyop.live.messages import last_messages
-from keyop.live.sampler import Sampler
+from keyop.live.sampler import Sampler, require
 from keyop.storage.directory import DataDirectory
 from keyop.top.terminal import Terminal, TerminalGone
 from keyop.top.view import View
@@ -24,6 +24,7 @@ def watch(directory: DataDirectory, *, interval_s: float) -> None:
 
     Raises `DataDirectoryError`, `TerminalError`.
     """
+    require(directory)
     sampler = Sampler(directory)
     terminal = Terminal()
     view = View(partial(last_messages, directory), ascii_only=terminal.ascii_only)
