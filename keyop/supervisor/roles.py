@@ -36,6 +36,7 @@ def roles_of(settings: Settings, options: Options) -> list[Role]:
     values = asdict(settings)
     roles = [_writer(settings, options)]
     roles += _federation(settings, values, text, options)
+    roles += _views(settings, values, text, options)
     roles += _workers(settings, values, text, options)
     return roles
 
@@ -43,13 +44,11 @@ def roles_of(settings: Settings, options: Options) -> list[Role]:
 def _writer(settings: Settings, options: Options) -> Role:
     writer = WriterOptions.from_settings(settings)
     writer.data_dir = os.path.abspath(writer.data_dir)
-    log = (f"log_format={options.log_format}", f"log_level={options.log_level}")
-    command = (sys.executable, "-m", "keyop.writer", "on_demand=0", "supervised=1", *log, *writer.to_arguments())
-    return Role(name="writer", command=command, rank=_FIRST)
+    command = (sys.executable, "-m", "keyop.writer", "on_demand=0", "supervised=1", *_log(options))
+    return Role(name="writer", command=(*command, *writer.to_arguments()), rank=_FIRST)
 
 
 def _federation(settings: Settings, values: dict[str, Any], text: str, options: Options) -> Iterator[Role]:
-    log = (f"log_format={options.log_format}", f"log_level={options.log_level}")
     for name, enabled in (("hub", settings.hub.enabled), ("client", settings.client.enabled)):
         if enabled:
             depends_on = _picked(values, (*_OF_FEDERATION, name))
@@ -57,10 +56,22 @@ def _federation(settings: Settings, values: dict[str, Any], text: str, options: 
             depends_on.get("hub", {}).pop("allowed_peers", None)
             yield Role(
                 name=name,
-                command=(sys.executable, "-m", "keyop.federation", name, *log),
+                command=(sys.executable, "-m", "keyop.federation", name, *_log(options)),
                 rank=_BETWEEN_HOSTS,
                 settings=text,
                 depends_on=json.dumps(depends_on),
+            )
+
+
+def _views(settings: Settings, values: dict[str, Any], text: str, options: Options) -> Iterator[Role]:
+    for name, enabled in (("metrics", settings.metrics.enabled), ("dashboard", settings.dashboard.enabled)):
+        if enabled:
+            yield Role(
+                name=name,
+                command=(sys.executable, "-m", f"keyop.{name}", *_log(options)),
+                rank=_LAST,
+                settings=text,
+                depends_on=json.dumps(_picked(values, ("storage.data_dir", name))),
             )
 
 
@@ -116,3 +127,7 @@ def _picked(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
             value = value[part]
         picked[key] = dict(value) if isinstance(value, dict) else value
     return picked
+
+
+def _log(options: Options) -> tuple[str, str]:
+    return f"log_format={options.log_format}", f"log_level={options.log_level}"
