@@ -55,7 +55,7 @@ RECOVERY_STEPS = [
     "recovery.zeroed:1",
     "recovery.freed:1",
 ]
-ELSEWHERE = {"segment.removed", "offset.drafted"}
+ELSEWHERE = {"segment.removed", "offset.drafted", "deletion.put_away", "deletion.removed"}
 
 
 def test_every_step_in_the_code_is_among_them() -> None:

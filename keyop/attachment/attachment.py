@@ -238,6 +238,11 @@ class Attachment:
         """Whether the writer has closed this process's ring: nothing more of it will be committed."""
         return bool(self._words[layout.POISONED])
 
+    @property
+    def lost(self) -> int:
+        """How many cursors the writer has taken from this process, because their channels were deleted."""
+        return int(self._words[layout.LOST])
+
     def refuse_poisoned(self) -> None:
         """Raise `SharedMemoryError` if the writer has closed this process's ring."""
         if self.is_poisoned:

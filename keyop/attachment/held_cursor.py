@@ -10,7 +10,7 @@ from typing import NamedTuple
 from keyop.attachment.attachment import Attachment
 from keyop.errors import KeyopError, PublishTimeout
 from keyop.ipc.histogram import Histogram
-from keyop.protocol import entry
+from keyop.protocol import entry, reply
 
 
 class Granted(NamedTuple):
@@ -33,6 +33,7 @@ class HeldCursor:
         "_slot",
         "channel",
         "id",
+        "is_open",
         "key",
         "moves",
         "part",
@@ -49,6 +50,7 @@ class HeldCursor:
         self.part = part
         self.parts = parts
         self.moves = 0
+        self.is_open = False
         self._histograms: dict[int, Histogram] = {}
 
     def open(self, start: int | None, *, exactly_once: bool = False, deadline: float | None = None) -> Granted:
@@ -81,6 +83,7 @@ class HeldCursor:
         self.store = self._slot.cursor_writer()
         self.move(offset, attempts if attempts_offset == offset else 0)
         self._slot.grant()
+        self.is_open = True
         return Granted(offset, attempts, attempts_offset)
 
     def move(self, offset: int, attempts: int = 0) -> None:
@@ -101,9 +104,25 @@ class HeldCursor:
         self._generation = self._attachment.generation
         self._slot = self._attachment.slot(self._slot.index)
         self.store = self._slot.cursor_writer()
+        self._move_histograms()
+        return True
+
+    def _move_histograms(self) -> None:
         for which, histogram in self._histograms.items():
             self._slot.move_histogram(which, histogram)
-        return True
+
+    def is_granted(self, offset: int) -> bool:
+        """Ask the writer whether this process still holds it, and stands at ``offset``. Raises as `Attachment.wait`."""
+        position = self._attachment.send(transaction(self.move_entry(offset, offset)))
+        self._attachment.wait(position)
+        return all(code != reply.NOT_HELD for code, _value in self._attachment.replies.answers(position))
+
+    def reopen(self, start: int) -> Granted:
+        """Its channel was deleted: have it granted on the one that has that name now. Raises as `open`."""
+        self._vacate()
+        granted = self.open(start, exactly_once=bool(self._flags & entry.EXACTLY_ONCE))
+        self._move_histograms()
+        return granted
 
     def count(self, name: str, total: int) -> None:
         """Store a counter's new total, see `layout.SLOT_COUNTER_NAMES`."""
@@ -119,6 +138,8 @@ class HeldCursor:
         Raises `PublishTimeout` if the writer does not commit it in time.
         """
         kind = entry.FORGET if forget else entry.CLOSE
+        if not self.is_open:
+            return
         item = entry.encode(kind, *self.key, value=self.part)
         self._slot.leave()
         try:
@@ -126,9 +147,14 @@ class HeldCursor:
         except PublishTimeout:
             raise  # the slot stays taken: the writer has not read its last word yet
         except KeyopError:
-            self._slot.vacate()
+            self._vacate()
             raise
-        self._slot.vacate()
+        self._vacate()
+
+    def _vacate(self) -> None:
+        if self.is_open:
+            self.is_open = False
+            self._slot.vacate()
 
 
 def transaction(entries: bytes, flags: int = 0) -> bytes:

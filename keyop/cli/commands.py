@@ -26,6 +26,7 @@ _NAMES = (
     "dashboard",
     "dead-letter",
     "offsets",
+    "channel",
     "verify",
     "doctor",
     "recover",

@@ -30,12 +30,18 @@ from keyop.federation.id_stretches import (
     scan,
     sealed_segments,
 )
+from keyop.storage.directory import DataDirectory
 from keyop.storage.segment_reader import Event, SegmentReader
 
 # On an event loop no more of them is read than this, so that others have their turn.
 _BATCHES_ON_LOOP = 2
 _CHANNELS_OPEN = 256
 _NOTES = "ids"
+
+
+def notes_file(directory: DataDirectory, channel: str) -> Path:
+    """Where is kept what is known of a channel's sealed segments."""
+    return directory.run / _NOTES / f"{channel}.json"
 
 
 class MustRead(Exception):
@@ -215,8 +221,7 @@ class KnownIds:
         of_channel = self._channels.pop(channel, None)
         if of_channel is None:
             directory = self._attachment.directory
-            notes = directory.run / _NOTES / f"{channel}.json"
-            of_channel = ChannelIds(directory.channel(channel), notes, self._loaded)
+            of_channel = ChannelIds(directory.channel(channel), notes_file(directory, channel), self._loaded)
         self._channels[channel] = of_channel
         end = self._attachment.channel_end(channel)
         try:

@@ -15,6 +15,7 @@ from keyop.inspection import at_rest, presence
 from keyop.inspection.presence import AttachedProcess, LiveSubscription
 from keyop.messages.envelope import line_ts_ns
 from keyop.names import PEER_PREFIXES
+from keyop.storage.deletion import is_deleted
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offsets import ParsedOffset, list_offsets
 from keyop.storage.segment_reader import SegmentReader
@@ -96,7 +97,7 @@ def channel_names(directory: DataDirectory) -> list[str]:
     """The directories under ``channels/``, sorted. Raises `DataDirectoryError`, `OSError`."""
     directory.require()
     with os.scandir(directory.channels) as entries:
-        return sorted(item.name for item in entries if item.is_dir())
+        return sorted(item.name for item in entries if item.is_dir() and not is_deleted(item.name))
 
 
 def subscriber_ids(directory: DataDirectory, channel: str) -> list[str]:

@@ -20,6 +20,7 @@ from keyop.inspection.oddities import oddity
 from keyop.messages.envelope import BadLine, Envelope, Fault, decode_line_raw
 from keyop.names import PEER_PREFIXES, REPLAY_SUFFIX, check_channel, check_subscriber_id
 from keyop.protocol import entry
+from keyop.storage.deletion import is_deleted
 from keyop.storage.directory import DataDirectory
 from keyop.storage.journal import NAMES
 from keyop.storage.journal_file import FIRST_FRAME_BYTES, JournalContents
@@ -116,6 +117,10 @@ class _Verifier:
     def _channel_directories(self) -> list[Path]:
         found = []
         for path in sorted(self._directory.channels.iterdir()):
+            if is_deleted(path.name):
+                if not self._result.writer_runs:
+                    self._note("deleted", path, "is left of a deleted channel; the next writer removes it")
+                continue
             if not path.is_dir():
                 self._problem("foreign", path, "is no directory: no channel can have this name; move it away")
                 continue
@@ -240,6 +245,8 @@ class _Verifier:
         for path in paths:
             if not path.is_dir():
                 self._note("foreign", path, "is no directory of a channel's offsets and is ignored")
+                continue
+            if is_deleted(path.name):
                 continue
             if path.name == PATTERNS_DIRECTORY:
                 self._check_patterns(path)

@@ -59,7 +59,7 @@ STATE_NAMES = {STARTING: "starting", OPEN: "open", STALLED: "stalled", CLOSING: 
 RING_LO, RING_HI, ROLE, SLOT_PAGES = range(7, 11)
 HEAD, COMMIT_ASLEEP, DATA_ASLEEP, REPLIES_TAKEN, DETACHED = range(16, 21)
 # Port: the writer's words, on cache lines of their own
-COMMITTED, REPLIES_WRITTEN, POISONED = range(32, 35)
+COMMITTED, REPLIES_WRITTEN, POISONED, LOST = range(32, 36)  # the last: cursors that were taken from it
 REPLIES = 48  # REPLY_SLOTS of position, code, lo, hi, check
 REPLY_WORDS = 8
 REPLY_SLOTS = 16

@@ -17,6 +17,7 @@ OPEN        value: start offset; data: OPENING     --  (what it granted stands i
 CLOSE       value: part                            --
 FORGET      value: part; delete the offset         delete the offset
 SET         value: offset                          --  (a CURSOR)
+DELETE      a channel, with all its cursors        value: the number of this deletion
 CHECKPOINT  --                                     --
 INBOUND     data: see `keyop.protocol.inbound`     --  (an APPEND of the lines that are new)
 AUDIT       data: whole lines of the audit log     --
@@ -33,7 +34,8 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
-APPEND, SPILLED, CURSOR, OPEN, CLOSE, FORGET, SET, CHECKPOINT, RING, INBOUND, AUDIT, FOLLOW, PARTS = range(1, 14)
+APPEND, SPILLED, CURSOR, OPEN, CLOSE, FORGET, SET, CHECKPOINT, RING, INBOUND, AUDIT, FOLLOW = range(1, 13)
+PARTS, DELETE = 13, 14
 
 MAX_PARTS = 64
 """How many processes may share the work of one subscriber id."""
@@ -45,6 +47,7 @@ SPILL = 2  # the transaction's entries stand in a spill file: data is SPILL_RECO
 # Flags of an entry.
 STARTS_SEGMENT = 1  # APPEND and SPILLED in a frame: a new segment begins with this entry
 EXACTLY_ONCE = 1  # OPEN and CURSOR: the cursor lives in the writer's table, moves name the old value
+FORCE = 1  # DELETE: also under live subscribers
 AT_LATEST = 2  # OPEN: a new id starts at the channel's end, `value` does not count
 
 TRANSACTION = Struct("<I")

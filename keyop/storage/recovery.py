@@ -15,6 +15,7 @@ from zlib import crc32
 
 from keyop.protocol import entry
 from keyop.storage import disk
+from keyop.storage.deletion import put_away
 from keyop.storage.directory import DataDirectory
 from keyop.storage.file_system import FileSystem
 from keyop.storage.frame import Frame
@@ -48,6 +49,8 @@ class Recovered:
         self.ends: dict[bytes, int] = {}
         self.conflicts: dict[bytes, int] = {}
         self.touched: set[Path] = set()
+        # Channels that were deleted; what they have now is of new ones.
+        self.deleted: set[bytes] = set()
         # The journal's files that owe something, the older first.
         self.live: list[Path] = []
         # Spill files that frames name: nobody needs them once the journal is freed.
@@ -155,6 +158,12 @@ def _collect(frame: Frame, runs: dict[bytes, list[Run]], directory: DataDirector
             channel, id = os.fsdecode(item.channel), os.fsdecode(item.id)
             _forget(directory.offset_file(channel, id), result)
             _forget(directory.parts_file(channel, id), result)
+        elif item.kind == entry.DELETE:
+            runs.pop(item.channel, None)
+            for key in [key for key in result.cursors if key[0] == item.channel]:
+                del result.cursors[key]
+            result.deleted.add(item.channel)
+            put_away(directory, os.fsdecode(item.channel), item.value)
 
 
 def _take_cursors(item: entry.Entry, result: Recovered) -> None:

@@ -204,6 +204,18 @@ class ExactlyOnceSubscription(Subscription):
         self._cursor = self._committed = self._offset = at
         raise Rewound
 
+    def _begin_anew(self) -> None:
+        while self._sent:
+            sent = self._sent.popleft()
+            self._attachment.wait(sent.position)
+            self._attachment.replies.answers(sent.position)
+        self._entries.clear()
+        self._bytes = self._messages = 0
+        self._refused = None
+        self._alone_until = 0
+        super()._begin_anew()
+        self._cursor = self._committed = self._granted
+
     def _caught_up(self) -> None:
         try:
             self._settle(wait=True)

@@ -85,6 +85,8 @@ class Member(Subscription):
         self._interrupted = False
         if self._stopping:
             return False
+        if self.is_gone():
+            self._begin_anew()
         if self.replays is not None and self.replays.news():
             self.replays.deliver()
         if not self._has_gone_on():
@@ -96,6 +98,10 @@ class Member(Subscription):
             self._take(batch)
         self._tell_progress()
         return batch is not None
+
+    def _begin_anew(self) -> None:
+        self._waiting = None
+        super()._begin_anew()
 
     def rest(self) -> None:
         """Give the descriptor up until there is something to read."""

@@ -48,9 +48,8 @@ class Replays:
         self._has_changed()
         if self._file.exists():
             self._open()
-        self._attachment.tick_listeners.append(self._look)
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """In the tick's thread: somebody may have put something back, while the handler is busy with a backlog."""
         second = self._second
         if second is not None:
@@ -79,6 +78,8 @@ class Replays:
         self._due = False
         if self._second is None:
             self._open()
+        if self._second is not None and self._second.is_gone():
+            self.drop()
         if self._second is not None:
             self._second.deliver_all()
 
@@ -101,6 +102,12 @@ class Replays:
         if self._stopping:
             second.stop()
 
+    def drop(self) -> None:
+        """The channel was deleted, and what was put back with it."""
+        second, self._second = self._second, None
+        if second is not None:
+            second.close()
+
     def begin_again(self) -> None:
         """After trouble: the message under way first."""
         if self._second is not None:
@@ -114,8 +121,6 @@ class Replays:
 
     def close(self, *, forget: bool = False, deadline: float | None = None) -> None:
         """As `Subscription.close`."""
-        if self._look in self._attachment.tick_listeners:
-            self._attachment.tick_listeners.remove(self._look)
         if self._second is not None:
             self._second.close(forget=forget, deadline=deadline)
         elif forget and self._file.exists():

@@ -85,6 +85,8 @@ class Subscription:
         self._home = channel
         # Whose counters its own are a part of.
         self._counts_for: Subscription | None = None
+        # How many cursors of this process were lost, when it was last known that this one is not among them.
+        self._lost = attachment.lost
         # Lines that are nothing for the handler.
         self._passes_over: Callable[[bytes], bool] | None = is_done_mark if is_dead_letter(channel) else None
         self._offset = 0
@@ -109,6 +111,8 @@ class Subscription:
         self._pass_over_old()
         if self.replays is not None:
             self.replays.begin()
+        if self._counts_for is None:
+            self._attachment.tick_listeners.append(self._tick)
 
     def _start_offset(self) -> int | None:
         """Where a new id begins; None: at the end, which only the writer knows."""
@@ -187,6 +191,8 @@ class Subscription:
             self._interrupted = False
             if self._stopping:
                 break
+            if self.is_gone():
+                self._begin_anew()
             if self.replays is not None and self.replays.news():
                 self.replays.deliver()
             batch = tail.read()
@@ -201,7 +207,38 @@ class Subscription:
                 spin = 0
 
     def _has_news(self) -> bool:
-        return self._stopping or self._tail.news() or (self.replays is not None and self.replays.news())
+        return (
+            self._stopping
+            or self._tail.news()
+            or (self.replays is not None and self.replays.news())
+            or self._attachment.lost != self._lost
+        )
+
+    def is_gone(self) -> bool:
+        """Whether the channel was deleted under it. Costs a load where that has happened to nobody in this process."""
+        lost = self._attachment.lost
+        if lost != self._lost:
+            if not self._held.is_open or not self._held.is_granted(self.offset):
+                return True
+            self._lost = lost
+        return False
+
+    def _begin_anew(self) -> None:
+        """Go on as a new subscriber of the channel that has the name now. Raises `KeyopError`: to be called again."""
+        if self.replays is not None:
+            self.replays.drop()
+        lost = self._attachment.lost
+        self._log.error(
+            "%s/%s: the channel was deleted; this subscriber begins anew, with what was published since",
+            self.channel,
+            self.id,
+        )
+        granted = self._held.reopen(0)
+        self._lost = lost
+        self._offset = self._granted = granted.offset
+        self._carried = (granted.attempts_offset, granted.attempts)
+        self._delivery = Delivery(self._options.policy, dead_letters=not is_dead_letter(self.channel))
+        self._tail.seek(self._offset)
 
     def deliver_all(self) -> None:
         """Deliver what is there now, in the caller's thread. Raises `Stopped`, `OSError`, `KeyopError`."""
@@ -225,6 +262,13 @@ class Subscription:
     def begin_again(self) -> None:
         """After trouble: go on at the message under way."""
         self._tail.seek(self._offset)
+
+    def _tick(self) -> None:
+        """In the tick's thread: what is not to wait until the handler is done with a backlog."""
+        if self._attachment.lost != self._lost:
+            self.interrupt()
+        if self.replays is not None:
+            self.replays.look()
 
     def interrupt(self) -> None:
         """From another thread: have the batch under way left after the message under way."""
@@ -420,6 +464,8 @@ class Subscription:
         while not isinstance(answer, Advance):
             if self._stopping:
                 self._leave_attempts(self._delivery.stop())
+            if self.is_gone():
+                raise _UnsettledError("the channel was deleted while a message of it was handled")
             if isinstance(answer, Run):
                 answer = self._attempt(answer.attempt, message)
             elif isinstance(answer, Wait):
@@ -566,6 +612,8 @@ class Subscription:
                 if forget:
                     raise  # to be called again
                 self._log.warning("%s/%s: %s", replay_channel(self.channel), self.id, error)
+        if self._tick in self._attachment.tick_listeners:
+            self._attachment.tick_listeners.remove(self._tick)
         self._tail.close()
         self._held.close(forget=forget, deadline=deadline)
 

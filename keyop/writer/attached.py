@@ -9,6 +9,7 @@ from keyop.ipc import lease
 from keyop.ipc.layout import (
     COMMITTED,
     HEAD,
+    LOST,
     MASK,
     POISONED,
     REPLIES_TAKEN,
@@ -81,6 +82,10 @@ class AttachedPort:
                 break
             written = written - 1 & MASK
         words[REPLIES_WRITTEN] = written
+
+    def lose_cursor(self) -> None:
+        """Say that a cursor which the process holds is gone with its channel."""
+        self.words[LOST] = self.words[LOST] + 1 & MASK
 
     def unblock(self) -> None:
         """Try its next record again; nothing is taken from a closed ring any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 from pathlib import Path
 
@@ -70,6 +71,24 @@ class Channels:
         if self.crowded:
             self.close_coldest()
         return log
+
+    def drop(self, name: bytes) -> ChannelLog | None:
+        """Drop a channel that is deleted from the table; nothing of it waits for a checkpoint."""
+        log = self.by_name.pop(name, None)
+        if log is not None:
+            if log.active is not None:
+                log.active.close()
+            self._board.set_end(log.board_place, 0)
+        return log
+
+    def check_deletable(self, name: bytes) -> None:
+        """Raises `Refused` where something else has the name, and `Wait`."""
+        path = self._directory.channel(os.fsdecode(name))
+        try:
+            if path.exists() and not path.is_dir():
+                raise Refused(reply.NOT_A_DIRECTORY)
+        except OSError as error:
+            raise sort(error) from error
 
     def _furthest(self, channel: str) -> int:
         """The greatest offset that a file of the channel's subscribers names. Raises `OSError`."""

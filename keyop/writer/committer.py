@@ -12,7 +12,7 @@ from keyop.ipc.layout import COMMIT_ASLEEP, DATA_ASLEEP, HEAD, WRITER_ASLEEP
 from keyop.ipc.semaphore import Semaphore
 from keyop.ipc.word import Fence
 from keyop.protocol.writer_options import WriterOptions
-from keyop.storage import disk
+from keyop.storage import deletion, disk
 from keyop.storage.directory import DataDirectory
 from keyop.storage.journal import Journal
 from keyop.writer.attached import AttachedPort
@@ -90,6 +90,7 @@ class Committer:
         self._checkpoints = 0
         self._dirty = Checkpoint(self.journal.current)
         self.audit = audit
+        self.seen = seen
         self._round = Round(channels, cursors, self.subscriptions, self.spills, seen, audit, log)
         self._fence = Fence()
         self._spin_ns = options.spin_us * 1000 if (os.cpu_count() or 1) > 1 else 0
@@ -285,6 +286,8 @@ class Committer:
             port = ports[number % count]
             if port.words[HEAD] != port.taken and not port.blocked:
                 this.take(port)
+                if this.deleted:
+                    break
         if this.waiting or self._waiting:
             self._waiting = next((port.waits_for for port in ports if port.waits_for), 0)
             self.trouble.set("channel", self._waiting)
@@ -297,8 +300,10 @@ class Committer:
                 this.buried.append(port)
 
     def _commit(self, this: Round) -> None:
-        if not (this.logs or this.subscribers or this.forgotten):
+        if not (this.logs or this.subscribers or this.forgotten or this.deleted):
             return
+        if this.deleted:
+            self.checkpoint()
         self._prepare(this)
         entries = this.frame_entries()
         length = sum(map(len, entries))
@@ -359,11 +364,41 @@ class Committer:
             log.used = self._frames
         if failures:
             self.trouble.set("segment", 0)
+        for name, number in this.deleted.items():
+            self._delete(name, number)
         for subscriber in this.subscribers:
             subscriber.apply()
             self.cursors.unfiled.add(subscriber)
         for subscriber in this.forgotten:
             self.cursors.forget(subscriber)
+
+    def _delete(self, name: bytes, number: int) -> None:
+        failures = 0
+        while True:
+            try:
+                deletion.put_away(self.directory, os.fsdecode(name), number)
+            except OSError as error:
+                failures = self._wait("deletion", error, failures)
+            else:
+                break
+        if failures:
+            self.trouble.set("deletion", 0)
+        log = self.channels.drop(name)
+        followers = log.followers if log is not None else set()
+        for port in self.subscriptions.drop_channel(name) | followers:
+            if not port.dead:
+                port.port.data.post()
+        self.seen.clear()
+        self.log.info("channel_deleted", channel=name.decode())
+        # As soon as the frame is freed, which is now.
+        self._checkpoint_wanted.append(lambda: self._remove_deleted(number))
+
+    def _remove_deleted(self, number: int) -> None:
+        """In the checkpoint's thread."""
+        try:
+            deletion.remove(self.directory, number)
+        except OSError as error:
+            self.log.warning("deleted_channel_not_removed", why=error)  # the next writer removes it
 
     def _wait(self, what: str, error: OSError, failures: int) -> int:
         """Nothing else can be done: a full disk gets room again, and permissions are given back."""

@@ -150,6 +150,18 @@ class Cursors:
         except OSError:
             pass  # before anybody may have that id again, and before the journal is freed
 
+    def drop_channel(self, channel: bytes) -> list[Cursor]:
+        """Drop the cursors of a channel that is deleted, with its directory; which of them were held."""
+        directory = self._directory.offsets(os.fsdecode(channel))
+        dropped = [subscriber for key, subscriber in self.by_key.items() if key[0] == channel]
+        for subscriber in dropped:
+            del self.by_key[subscriber.key]
+        self.unfiled.difference_update(dropped)
+        self.unsynced_files -= {path for path in self.unsynced_files if path.parent == directory}
+        self._forgotten -= {path for path in self._forgotten if path.parent == directory}
+        self._attempts.drop_channel(channel)
+        return [cursor for subscriber in dropped for cursor in subscriber.cursors if cursor.holder is not None]
+
     def remove_forgotten(self) -> None:
         """Remove the files of all that was forgotten. Raises `OSError` of a failing disk: they are still there then."""
         for path in list(self._forgotten):

@@ -7,6 +7,7 @@ opened. A transaction is checked whole before any of it is planned, so that all 
 from __future__ import annotations
 
 import errno
+import os
 import re
 import struct
 from zlib import crc32
@@ -37,6 +38,8 @@ _NEWLINE = ord("\n")
 _SPILLED_ENTRY_BYTES = entry.ENTRY.size + entry.SPILL_REFERENCE.size + 24
 # Kinds that come in a transaction of their own.
 _ALONE = (entry.OPEN, entry.SET, entry.CHECKPOINT)
+# Kinds that come in a round of their own.
+_FIRST = (entry.CHECKPOINT, entry.DELETE)
 # An id becomes a file's name; the positions of federation peers are longer than a subscriber's.
 _is_id = re.compile(rb"(?!\.)[A-Za-z0-9._-]{1,248}").fullmatch
 
@@ -83,6 +86,8 @@ class Round:
         self.subscribers: dict[Subscriber, None] = {}
         self.closed: list[Subscriber] = []
         self.forgotten: list[Subscriber] = []
+        # Channels that are deleted, each with the number of its deletion: then nothing else is taken.
+        self.deleted: dict[bytes, int] = {}
         self.spilled: list[Spill] = []
         self.buried: list[AttachedPort] = []
 
@@ -129,7 +134,7 @@ class Round:
                     self.sync = True
             elif not self._take_any(port, data, begin, end, after):
                 break
-            elif self.asking:
+            elif self.asking or self.deleted:
                 waiting = end
             position = after
             at = end
@@ -179,11 +184,13 @@ class Round:
             spill = self._spills.load(data[body:end], MAX_BYTES - self.spilled_bytes)
             data, body, end = spill.data, 0, len(spill.data)
         entries = list(entry.decode(data, body, end))
-        if begin > HEADER.size and entries and entries[0].kind == entry.CHECKPOINT:
+        if begin > HEADER.size and entries and entries[0].kind in _FIRST:
             raise Full
         for item in entries:
             if item.kind in _ALONE and len(entries) > 1:
                 raise Refused(reply.MALFORMED)  # planning these may fail
+            if item.kind == entry.DELETE:
+                self._check_round_is_empty(entries)
             self._check(port, item)
         at = body
         known = self.duplicates
@@ -217,6 +224,10 @@ class Round:
             self._subscriptions.check_move(port, item)
         elif kind == entry.CLOSE:
             self._subscriptions.check_close(port, item)
+        elif kind == entry.DELETE:
+            self._check_channel(item)
+            self._channels.check_deletable(item.channel)
+            self._subscriptions.check_delete(item)
         elif kind in (entry.FORGET, entry.SET):
             self._check_names(item)
             self._subscriptions.check_unheld(port, item)
@@ -240,14 +251,25 @@ class Round:
 
     def _check_names(self, item: Entry) -> None:
         """Names become paths. A cursor that this round forgets may be opened by the next one."""
-        try:
-            check_channel(item.channel.decode())
-        except ChannelNameError as error:
-            raise Refused(reply.MALFORMED) from error
+        self._check_channel(item)
         if not _is_id(item.id):
             raise Refused(reply.MALFORMED)
         if any(subscriber.key == (item.channel, item.id) for subscriber in self.forgotten):
             raise Later
+
+    @staticmethod
+    def _check_channel(item: Entry) -> None:
+        try:
+            check_channel(item.channel.decode())
+        except (ChannelNameError, UnicodeDecodeError) as error:
+            raise Refused(reply.MALFORMED) from error
+
+    def _check_round_is_empty(self, entries: list[Entry]) -> None:
+        """What is deleted has nothing in the journal, nor in this round."""
+        if any(item.kind != entry.DELETE for item in entries):
+            raise Refused(reply.MALFORMED)
+        if self.ports or self.logs or self.subscribers or self.forgotten:
+            raise Full
 
     # ---- planning: cannot fail, but that the look into the files of OPEN and SET can, before anything is changed
 
@@ -281,6 +303,9 @@ class Round:
             cursor_or_none = self._subscriptions.close(port, item)
             if cursor_or_none is not None:
                 self._plan_filed(cursor_or_none.subscriber)
+        elif kind == entry.DELETE:
+            self.deleted[item.channel] = int.from_bytes(os.urandom(8), "little")
+            self.sync = True
         elif kind == entry.FORGET:
             self.forgotten.append(self._subscriptions.forgotten(item))
             self.sync = True
@@ -325,6 +350,7 @@ class Round:
             }
             entries += [subscriber.frame_entry() for subscriber in self.subscribers]
             entries += [entry.encode(entry.FORGET, *key) for key in forgotten]
+        entries += [entry.encode(entry.DELETE, name, value=number) for name, number in self.deleted.items()]
         for port in self.ports:
             entries.append(port.frame_entry())
         return entries

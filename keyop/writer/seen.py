@@ -33,6 +33,12 @@ class SeenIds:
             self.add(hash)
         self._loaded.add(channel)
 
+    def clear(self) -> None:
+        """A channel was deleted: what was in it is not there any more. The tails of all others are read again."""
+        self._hashes.clear()
+        self._order.clear()
+        self._loaded.clear()
+
     def __contains__(self, hash: int) -> bool:
         return hash in self._hashes
 

@@ -12,7 +12,7 @@ from keyop.ipc.board import Board, is_named
 from keyop.ipc.names import DirectoryIdentity
 from keyop.ipc.semaphore import Semaphore
 from keyop.protocol.writer_options import WriterOptions
-from keyop.storage import disk
+from keyop.storage import deletion, disk
 from keyop.storage.audit_file import AuditFile
 from keyop.storage.directory import DataDirectory
 from keyop.storage.file_system import FileSystem
@@ -67,6 +67,7 @@ def bring_up(
         raise SharedMemoryEmptied("shared memory was emptied during the recovery")
     spills = Spills(directory.spill)
     _until_it_works(lambda: finish_recovery(directory, recovered, cursors, spills), board, patience)
+    _until_it_works(lambda: deletion.remove(directory), board, patience)
     _until_it_works(lambda: Journal.prepare(directory.journal, options.journal_bytes), board, patience)
     seen = SeenIds(options.seen_id_lru_size)
     audit = Audit(AuditFile(directory.audit, options.audit_bytes, options.audit_max_files), log)
@@ -75,7 +76,9 @@ def bring_up(
         board,
         patience,
     )
+    committer.subscriptions.deleted = recovered.deleted
     _until_it_works(lambda: _adopt(committer), board, patience)
+    committer.subscriptions.deleted = set()
     _until_it_works(lambda: spills.sweep({port.port.ring_id for port in census.ports}), board, patience)
     committer.trouble.open()
     for port in census.ports:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from keyop.errors import SharedMemoryError
+from keyop.ipc.layout import ROLE_CLIENT, ROLE_HUB
 from keyop.ipc.slot import Slot
 from keyop.protocol import entry, reply
 from keyop.protocol.entry import Entry
@@ -29,6 +30,8 @@ class Subscriptions:
         self._channels = channels
         self._cursors = cursors
         self._log = log
+        # Channels that were deleted by what the journal says; used at the start.
+        self.deleted: set[bytes] = set()
 
     # ---- checks
 
@@ -96,6 +99,33 @@ class Subscriptions:
     def _holds(self, port: AttachedPort, item: Entry) -> bool:
         cursor = self._cursors.find((item.channel, item.id), item.value)
         return cursor is not None and self._holder(cursor) is port
+
+    def check_delete(self, item: Entry) -> None:
+        """Raises `Refused` while a live process holds a cursor of the channel, `Later` until a dead one is swept.
+
+        With FORCE a subscriber is no hindrance: it is told, and begins anew. Hub and client are stopped first.
+        """
+        for cursor in [cursor for cursor in self._cursors.held if cursor.subscriber.key[0] == item.channel]:
+            holder = self._holder(cursor)
+            if holder is None:
+                continue
+            if not holder.is_alive():
+                holder.dead = True
+                raise Later
+            if not item.flags & entry.FORCE or holder.port.role in (ROLE_HUB, ROLE_CLIENT):
+                raise Refused(reply.BUSY, holder.port.pid)
+
+    def drop_channel(self, channel: bytes) -> set[AttachedPort]:
+        """A channel is deleted: its cursors go, and who held one is told. Which ports are to be woken."""
+        held = self._cursors.drop_channel(channel)
+        losers = set()
+        for cursor in held:
+            holder = cursor.holder
+            assert holder is not None
+            self._cursors.let_go(cursor)
+            holder.lose_cursor()
+            losers.add(holder)
+        return losers
 
     def _holder(self, cursor: Cursor) -> AttachedPort | None:
         """Who holds a cursor, as his slot says.
@@ -200,6 +230,9 @@ class Subscriptions:
                     self._cursors.hold(cursor, port, slot)
                     cursor.taken_up = True
                     log.followers.add(port)
+                elif slot.granted and slot.names()[0] in self.deleted:
+                    # The last writer was killed when it had committed that, and before it could say so.
+                    port.lose_cursor()
 
     def hear(self, port: AttachedPort) -> None:
         """At a start: the last words of a process that is dead. Raises `Wait`, and may be called again then.
