@@ -21,7 +21,7 @@ from keyop.errors import AppError
 from keyop.messages.payload_types import check_payload_type
 from keyop.names import check_channel_or_pattern, check_subscriber_id, is_pattern, matches
 from keyop.subscriber.invoking import is_coroutine_function
-from keyop.subscriber.options import Start, checked_age, checked_start, retry_policy
+from keyop.subscriber.options import Start, checked_age, checked_key, checked_start, retry_policy
 
 if TYPE_CHECKING:
     from keyop.aio import Messenger as AioMessenger
@@ -91,16 +91,15 @@ class App:
         A decorator for functions and coroutine functions; the options are those of `keyop.Messenger.subscribe`.
         ``key`` counts where several worker processes share the work: messages of one key stay in order.
 
-        Raises `ChannelNameError`, `SubscriberIdError`, `ValueError`, and `AppError` if another handler has the channel
-        under this id already.
+        Raises `ChannelNameError`, `SubscriberIdError`, `ValueError`, `TypeError`, and `AppError` if another handler has
+        the channel under this id already.
         """
         check_channel_or_pattern(channel)
         check_subscriber_id(id)
         retry_policy(max_retries, retry_backoff, SubscriberSettings())
         checked_start(start)
         checked_age(max_age)
-        if key is not None and not callable(key):
-            raise ValueError(f"key is a function that takes a message and gives a text, not {key!r}")
+        checked_key(key)
         given = {
             "start": start,
             "max_retries": max_retries,

@@ -64,7 +64,7 @@ def test_two_handlers_for_one_channel_and_id_are_named(one: str, other: str) -> 
         (lambda app: app.on("alerts", id="x", retry_backoff=(2, 1)), ValueError, "retry_backoff"),
         (lambda app: app.on("alerts", id="x", start="soon"), ValueError, "start"),
         (lambda app: app.on("alerts", id="x", max_age=-1), ValueError, "max_age"),
-        (lambda app: app.on("alerts", id="x", key="customer"), ValueError, "key"),
+        (lambda app: app.on("alerts", id="x", key="customer"), TypeError, "key"),
         (lambda app: app.on("alerts", id="x")(17), AppError, "17"),
         (lambda app: app.register_payload_type("", int), PayloadTypeError, "name"),
         (lambda app: app.publish("alerts", 1, payload_type=NUMBER), AppError, "not attached"),

@@ -220,6 +220,52 @@ def test_a_process_that_is_killed_is_followed_by_another(shop: Workshop) -> None
     assert worker.end(signal.SIGTERM) == 0
 
 
+SHARED = """
+    @app.on("{channel}", id="till", start="earliest", key=lambda msg: msg.payload.partition(" ")[0])
+    def take(msg: Message) -> None:
+        log.info("%s %s by %d", msg.channel, msg.payload, os.getpid())
+        app.publish("bills", [msg.payload, os.getpid()], payload_type="t")
+"""
+
+
+@pytest.mark.parametrize("channel", ["orders", "orders.*"])
+def test_processes_share_the_work_and_keep_the_order_of_each_key(shop: Workshop, channel: str) -> None:
+    shop.write(SHARED.format(channel=channel))
+    channels = ["orders"] if channel == "orders" else ["orders.a", "orders.b"]
+    people = [f"customer{number}" for number in range(8)]
+    for name in channels:
+        publish(shop, name, *(f"{who} {number} {name}" for number in range(5) for who in people))
+    worker = shop.worker("shop:app", "--processes", "2").wait_for("worker/[12] is ready", count=2)
+    eventually(lambda: len(payloads(shop, "bills")) >= 40 * len(channels))
+    for name in channels:
+        publish(shop, name, *(f"{who} {number} {name}" for number in range(5, 8) for who in people))
+    if channel == "orders.*":
+        publish(shop, "orders.c", *(f"{who} {number} orders.c" for number in range(8) for who in people))
+        channels.append("orders.c")
+    eventually(lambda: len(payloads(shop, "bills")) >= 64 * len(channels))
+    assert worker.end(signal.SIGTERM) == 0
+    by_key: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for text, pid in payloads(shop, "bills"):  # type: ignore[misc]
+        who, number, name = text.split(" ")
+        by_key.setdefault((who, name), []).append((int(number), pid))
+    assert len(by_key) == len(people) * len(channels)
+    for handled in by_key.values():
+        assert [number for number, _pid in handled] == list(range(8))
+        assert len({pid for _number, pid in handled}) == 1
+    assert len({pid for handled in by_key.values() for _number, pid in handled}) == 2
+
+
+def test_a_shared_pattern_that_is_new_begins_where_it_is_told(shop: Workshop) -> None:
+    """The second process finds the pattern known by the first one: for it, too, the past is the past."""
+    shop.write(SHARED.format(channel="orders.*").replace('start="earliest"', 'start="latest"'))
+    publish(shop, "orders.a", *(f"old{number} x" for number in range(40)))
+    worker = shop.worker("shop:app", "--processes", "2").wait_for("worker/[12] is ready", count=2)
+    publish(shop, "orders.a", *(f"new{number} x" for number in range(40)))
+    eventually(lambda: len(payloads(shop, "bills")) >= 40)
+    assert worker.end(signal.SIGTERM) == 0
+    assert sorted(text for text, _pid in payloads(shop, "bills")) == sorted(f"new{n} x" for n in range(40))  # type: ignore[misc]
+
+
 def test_a_changed_source_is_taken_up_and_a_broken_one_waited_for(shop: Workshop) -> None:
     shop.write("from shop.words import app", "shop/__init__.py", prelude="")
     declare = 'app.on("orders", id="till", start="earliest")(lambda msg: log.info("{} %s", msg.payload))'
