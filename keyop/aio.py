@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from keyop.attachment.acknowledgements import Acknowledgements
 from keyop.attachment.attachment import Attachment
 from keyop.configuration.settings import Settings
+from keyop.deadline import deadline_in
 from keyop.messenger import CLOSE_TIMEOUT_S
 from keyop.messenger import Messenger as ThreadMessenger
 from keyop.publishing.handling import Handling, handling
@@ -220,7 +221,7 @@ class Messenger:
         return ids
 
     async def _commit(self, transaction: bytes, channel: str, must_sync: bool, timeout: float | None) -> None:
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_in(timeout)
         began_ns = time.perf_counter_ns()
         position = await self._acknowledgements.send(transaction, deadline)
         if self._publisher.returns_early(position, channel, must_sync):
@@ -231,6 +232,7 @@ class Messenger:
     @contextlib.asynccontextmanager
     async def atomic(self, *, timeout: float | None = None) -> AsyncIterator[Transaction]:
         """As `keyop.Messenger.atomic`, for ``async with``."""
+        deadline_in(timeout)
         await self.start()
         outbox, inside = begin_atomic(self._publisher)
         token = handling.set(inside)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from keyop.configuration.address import host_and_port
 from keyop.configuration.lookup import settings_for
 from keyop.configuration.settings import HubReference, Settings, StorageSettings
+from keyop.deadline import deadline_in
 from keyop.errors import ConfigError
 from keyop.federation.ephemeral import EphemeralClient
 from keyop.federation.record import Record
@@ -133,6 +134,7 @@ class EphemeralMessenger:
         Raises `ConnectionLost` (the hub may have it or not), `HubRefused`, `ClosedError`, after ``timeout`` seconds
         `TimeoutError` (it may still be sent if it was under way), and what `keyop.Messenger.publish` raises.
         """
+        deadline_in(timeout)
         message_id, _name, line = self._envelopes.make(channel, payload, payload_type, correlation_id, service_name)
         try:
             async with asyncio.timeout(timeout):
@@ -167,6 +169,7 @@ class EphemeralMessenger:
 
         Raises `HubRefused` when the hub refuses for good, without ``auto_reconnect`` `ConnectionLost`.
         """
+        deadline_in(timeout)
         try:
             async with asyncio.timeout(timeout):
                 await self._client.reach()

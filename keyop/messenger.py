@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from keyop.attachment.attachment import Attachment
 from keyop.configuration.lookup import settings_for
 from keyop.configuration.settings import Settings
+from keyop.deadline import deadline_in
 from keyop.errors import CertificateError, ClosedError, KeyopError, PublishTimeout, SubscriberBusy
 from keyop.messages.payload_types import PayloadTypes
 from keyop.names import check_channel_or_pattern, check_subscriber_id, is_pattern, is_reserved
@@ -192,6 +193,10 @@ class Messenger:
         """Whether `close` was called."""
         return self._closed
 
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise ClosedError("this messenger is closed")
+
     def register_payload_type(self, name: str, kind: Any) -> None:
         """Tie a payload type's name to a class: a pydantic model, dataclass, TypedDict, anything that a pydantic
         `TypeAdapter` takes. Payloads of that type are validated into it; publishing an instance names the type.
@@ -203,8 +208,11 @@ class Messenger:
     def stats(self) -> Statistics:
         """Traffic, errors, saturation and latency: of the writer, of this messenger's subscriptions and publishes, and
         of the peers of hub and client."""
+        self._refuse_when_closed()
         opened = list(self._subscriptions.values())
-        return gather(self._attachment, self._publisher.times, [each for subscription in opened for each in subscription.each()])
+        return gather(
+            self._attachment, self._publisher.times, [each for subscription in opened for each in subscription.each()]
+        )
 
     # ---- publishing
 
@@ -252,6 +260,7 @@ class Messenger:
         The messages are committed, synced, when the block ends; an exception in it publishes nothing. Raises
         `AtomicError` inside another ``atomic()`` or an exactly-once handler, and what `publish` raises.
         """
+        deadline_in(timeout)  # one that is none is told before the block
         outbox, inside = begin_atomic(self._publisher)
         token = handling.set(inside)
         try:
@@ -408,9 +417,9 @@ class Messenger:
 
         Raises `KeyError` if there is no such subscription, `PublishTimeout`, `ClosedError`.
         """
+        deadline_in(timeout)  # one that is none is told before anything ends
         with self._lock:
-            if self._closed:
-                raise ClosedError("this messenger is closed")
+            self._refuse_when_closed()
             parts = [each for each in self._subscriptions.values() if (each.channel, each.id) == (channel, id)]
             if not parts:
                 raise KeyError(f"this messenger does not handle channel {channel!r} as subscriber {id!r}")
@@ -422,7 +431,7 @@ class Messenger:
             self._forget_all(parts, timeout)
 
     def _forget_all(self, parts: list[Opened], timeout: float | None) -> None:
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_in(timeout)
         for subscription in parts:
             self._forget(subscription, deadline)
 
@@ -441,9 +450,11 @@ class Messenger:
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until this messenger's subscriptions are done with everything that is published now.
 
-        A message whose retries go on holds it up. Returns whether it was so within ``timeout`` seconds.
+        A message whose retries go on holds it up. Returns whether it was so within ``timeout`` seconds. Raises
+        `ClosedError`.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        self._refuse_when_closed()
+        deadline = deadline_in(timeout)
         if not self._attachment.drain(deadline):
             return False
         with self._lock:
@@ -493,6 +504,7 @@ class Messenger:
         What is not done within ``timeout`` seconds (a full disk) is logged and left to the writer, which goes on with
         it; nothing is lost. Called by a handler it returns at once, and all this is done when the handler has returned.
         """
+        deadline_in(timeout)  # one that is none is told before anything ends
         with self._lock:
             if self._closed:
                 return

@@ -167,7 +167,7 @@ def test_every_json_value_arrives_as_it_was_published(m: Messenger, channel: str
         {"": 1, "é": {"x": []}},
     ]
     for value in values:
-        m.publish(channel, value, payload_type="")
+        m.publish(channel, value, payload_type=PLAIN)
     assert inbox.take(len(values)) == values
 
 
@@ -363,9 +363,13 @@ def test_a_payload_that_contains_itself_is_not_published(m: Messenger) -> None:
 def test_a_payload_without_a_type_is_refused_with_the_way_out(m: Messenger) -> None:
     with pytest.raises(PayloadTypeError, match="payload_type="):
         m.publish("untyped", {"a": 1})
+    with pytest.raises(PayloadTypeError, match="payload_type is '': name a type"):
+        m.publish("untyped", {"a": 1}, payload_type="")
     m.register_payload_type("reading", Reading)
     with pytest.raises(PayloadTypeError, match="Alert"):
         m.publish("untyped", Alert(message="x"))
+    with pytest.raises(PayloadTypeError, match="payload_type is ''"):
+        m.publish("untyped", Reading("s", 1.0), payload_type="")
 
 
 @pytest.mark.parametrize("argument", ["payload_type", "correlation_id", "service_name"])
@@ -752,6 +756,35 @@ def test_a_publish_that_is_not_committed_in_time_says_that_it_may_still_be(m: Me
 
 
 # ---- the end
+
+
+@pytest.mark.parametrize("timeout", ["2", math.nan, object()], ids=repr)
+def test_a_time_limit_that_is_none_is_told_before_anything_is_done(
+    m: Messenger, channel: str, shared_dir: Path, timeout: Any
+) -> None:
+    m.subscribe(channel, "s", Inbox())
+    calls: list[Any] = [
+        lambda: m.publish(channel, 1, payload_type="t", timeout=timeout),
+        lambda: m.publish_batch(channel, [1], payload_type="t", timeout=timeout),
+        lambda: m.atomic(timeout=timeout).__enter__(),
+        lambda: m.unsubscribe(channel, "s", timeout=timeout),
+        lambda: m.drain(timeout),
+        lambda: m.close(timeout),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="timeout is a number of seconds"):
+            call()
+    assert not m.is_closed
+    assert lines(shared_dir, channel) == []
+    m.unsubscribe(channel, "s")
+
+
+def test_a_closed_messenger_says_so(shared_dir: Path) -> None:
+    with Messenger(shared_dir) as m:
+        pass
+    for call in (m.stats, m.drain, lambda: m.publish("c", 1, payload_type="t"), lambda: m.unsubscribe("c", "s")):
+        with pytest.raises(ClosedError):
+            call()
 
 
 def test_close_may_be_repeated_and_ends_everything(shared_dir: Path, channel: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from keyop.errors import PayloadError
+from keyop.messages.bytes_and_sets import BYTES, SETS, refuse_bytes_and_sets
 
 try:
     import msgspec
@@ -22,15 +23,18 @@ def encode_payload(payload: Any) -> bytes:
     """Encode `payload` as one line of compact JSON in UTF-8.
 
     Beside what JSON has, these are written in the way their readers expect: dataclasses, attrs classes, msgspec structs
-    and pydantic models (by alias) as objects, tuples and sets as arrays, datetimes in ISO 8601, UUID and Decimal as
-    strings, enums as their value, bytes as base64. Keys of a dict are strings; numbers among them become strings, and
-    come back as such. Of two keys that become one string both are written, and readers take the last.
+    and pydantic models (by alias) as objects, tuples as arrays, datetimes, dates and times in ISO 8601, UUID and
+    Decimal as strings, enums as their value. They come back as what JSON has: texts, numbers, lists, dicts. Keys of a
+    dict are strings; numbers among them become strings, and come back as such. Of two keys that become one string both
+    are written, and readers take the last.
 
-    Raises PayloadError: an object of another type (named), NaN or an infinity (named by its path), a lone surrogate,
+    Raises PayloadError: bytes and sets, which no reader would get back as such (named by their path), an object of
+    another type (named), NaN or an infinity (named by its path), a lone surrogate,
     something that contains itself or is nested too deep.
     """
     try:
         text = _encode(payload)
+        refuse_bytes_and_sets(payload)
         # msgspec writes NaN and the infinities as null.
         if b"null" in text:
             _refuse_not_finite(payload)
@@ -77,7 +81,6 @@ def _plain(value: Any) -> Any:
 
 def _plain_without_msgspec(value: Any) -> Any:
     # Here, because with msgspec nobody needs all these modules.
-    from base64 import b64encode
     from dataclasses import fields, is_dataclass
     from datetime import date, datetime, time
     from decimal import Decimal
@@ -95,10 +98,8 @@ def _plain_without_msgspec(value: Any) -> Any:
         return str(value)
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, (set, frozenset)):
-        return list(value)
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return b64encode(value).decode()
+    if isinstance(value, (*BYTES, *SETS)):
+        return None  # refused behind this, with its path
     raise _not_json(kind)
 
 

@@ -35,12 +35,12 @@ class PayloadTypes:
     def encode(self, payload: Any, payload_type: str | None) -> tuple[bytes, str]:
         """The payload as JSON, and its type's name: the one given, or that of its registered class."""
         if not self._adapters:
-            if payload_type is None:
-                raise _untyped(payload)
+            if not payload_type:
+                raise _untyped(payload, payload_type)
             return encode_payload(payload), payload_type
         name = payload_type if payload_type is not None else self._by_class.get(type(payload))
-        if name is None:
-            raise _untyped(payload)
+        if not name:
+            raise _untyped(payload, payload_type)
         adapter = self._adapters.get(name)
         if adapter is None or type(payload) in (dict, list, str, int, float, bool, type(None)):
             return encode_payload(payload), name
@@ -78,7 +78,9 @@ def check_payload_type(name: str, kind: Any, registered: Container[str]) -> None
         raise PayloadTypeError(f"payload type {name!r} needs a class")
 
 
-def _untyped(payload: Any) -> PayloadTypeError:
+def _untyped(payload: Any, payload_type: str | None) -> PayloadTypeError:
+    if payload_type is not None:
+        return PayloadTypeError(f"payload_type is {payload_type!r}: name a type, payload_type='com.example.reading.v1'")
     kind = type(payload)
     if kind.__module__ == "builtins":
         return PayloadTypeError(

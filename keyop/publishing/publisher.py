@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from keyop.attachment.attachment import Attachment
+from keyop.deadline import deadline_in
 from keyop.errors import AtomicError
 from keyop.messages.payload_types import PayloadTypes
 from keyop.names import check_publish_channel
@@ -136,7 +137,7 @@ class Publisher:
 
     def _commit(self, transaction: bytes, channel: str, must_sync: bool, timeout: float | None) -> None:
         attachment = self.attachment
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_in(timeout)
         began_ns = time.perf_counter_ns()
         position = attachment.send(transaction, deadline)
         if self.returns_early(position, channel, must_sync):
