@@ -430,6 +430,19 @@ def test_reading_starts_and_makes_nothing(cli: Cli) -> None:
     assert channels["alerts"]["subscribers"] == 1
 
 
+@pytest.mark.parametrize("role", ["hub", "client"])
+def test_a_role_that_is_switched_off_is_not_run(cli: Cli, tmp_path: Path, role: str) -> None:
+    config = tmp_path / "keyop.yaml"
+    config.write_text(f"storage: {{data_dir: {cli.data_dir}}}\n{role}: {{enabled: false}}\n")
+    done = cli(role, "-c", config, code=2)
+    assert f"{config}: {role}.enabled is false" in done.stderr
+    assert not cli.data_dir.exists()
+
+
+def test_an_empty_type_is_refused(cli: Cli) -> None:
+    assert "payload_type is ''" in cli("publish", "c", "1", "--type", "", code=1).stderr
+
+
 # ---- the writer, and the rest
 
 

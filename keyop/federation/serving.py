@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from keyop.attachment.spawn import writer_environment as child_environment
 from keyop.configuration.settings import Settings
+from keyop.errors import ConfigError, KeyopError
 from keyop.federation.identity import Role
 from keyop.readiness import say_ready
 
@@ -51,7 +52,13 @@ def command_line(
 
 
 def become(role: Role, settings: Settings, *, log_format: str, log_level: str) -> None:
-    """Go on as such a process. Does not return."""
+    """Go on as such a process. Does not return. Raises `ConfigError` where the configuration switches it off."""
+    section = settings.hub if role == "hub" else settings.client
+    if not section.enabled and f"{role}.enabled" in settings.explicit:
+        place = settings.config_file or "the configuration"
+        raise ConfigError(
+            f"{place}: {role}.enabled is false, so there is no {role} to run; set it to true, or leave it out"
+        )
     command, _fd = command_line(role, settings, log_format=log_format, log_level=log_level)
     os.execve(sys.executable, command, child_environment())
 
