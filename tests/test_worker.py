@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -253,6 +254,25 @@ def test_processes_share_the_work_and_keep_the_order_of_each_key(shop: Workshop,
         assert [number for number, _pid in handled] == list(range(8))
         assert len({pid for _number, pid in handled}) == 1
     assert len({pid for handled in by_key.values() for _number, pid in handled}) == 2
+
+
+def test_the_order_of_each_key_survives_kills(shop: Workshop) -> None:
+    shop.write(SHARED.format(channel="orders"))
+    people = [f"customer{number}" for number in range(8)]
+    worker = shop.worker("shop:app", "--processes", "2").wait_for("worker/[12] is ready", count=2)
+    handled = 0
+    for round_ in range(4):
+        publish(shop, "orders", *(f"{who} {round_ * 10 + number}" for number in range(10) for who in people))
+        eventually(lambda: len(payloads(shop, "bills")) > handled + 20)  # noqa: B023 - called at once
+        _text, pid = payloads(shop, "bills")[-1]  # type: ignore[misc]
+        os.kill(pid, signal.SIGKILL)
+        handled = len(payloads(shop, "bills"))
+    wanted = {f"{who} {number}" for who in people for number in range(40)}
+    eventually(lambda: wanted == {text for text, _pid in payloads(shop, "bills")})  # type: ignore[misc]
+    assert worker.end(signal.SIGTERM) == 0
+    firsts = list(dict.fromkeys(text for text, _pid in payloads(shop, "bills")))  # type: ignore[misc]
+    for who in people:
+        assert [text for text in firsts if text.split(" ")[0] == who] == [f"{who} {number}" for number in range(40)]
 
 
 def test_a_shared_pattern_that_is_new_begins_where_it_is_told(shop: Workshop) -> None:
