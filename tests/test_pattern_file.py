@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from zlib import crc32
@@ -89,6 +90,34 @@ def followed(data_dir: Path) -> Path:
         m.publish("c.1", 1, payload_type=TYPE)
         assert m.drain(20)
     return data_dir
+
+
+def test_a_command_line_follows_a_pattern(data_dir: Path) -> None:
+    cli = Cli(data_dir)
+    cli("publish", "c.1", "1")
+    printed = cli("consume", "c.*", "--id", "dash", "--start", "earliest", "--count", "1").stdout
+    assert json.loads(printed)["channel"] == "c.1"
+    assert read_seen(data_dir / "subscribers" / ".patterns" / "dash") == {"c.*": {"c.1"}}
+
+
+def test_several_processes_add_to_what_the_others_have_noted(data_dir: Path) -> None:
+    code = """
+    import logging
+    from keyop.attachment.attachment import Attachment
+    from keyop.subscriber.seen_channels import SeenChannels
+    with_settings = Attachment(settings_for(data_dir))
+    for number in range(20):
+        SeenChannels(with_settings, sys.argv[2], "dash", logging.getLogger()).add([f"{sys.argv[3]}.{number}"])
+    with_settings.close()
+    """
+    wanted = {"a.*": {f"{name}.{n}" for name in "xy" for n in range(20)}, "b.*": {f"z.{n}" for n in range(20)}}
+    with (
+        Child(code, data_dir, "a.*", "x") as x,
+        Child(code, data_dir, "a.*", "y") as y,
+        Child(code, data_dir, "b.*", "z") as z,
+    ):
+        assert [child.end() for child in (x, y, z)] == [0, 0, 0], x.errors + y.errors + z.errors
+    assert read_seen(data_dir / "subscribers" / ".patterns" / "dash") == wanted
 
 
 def test_nobody_takes_it_for_a_channel(followed: Path) -> None:

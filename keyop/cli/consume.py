@@ -51,6 +51,8 @@ def command(
 ) -> int:
     """Handle the messages of a channel durably: print each, or run a command for each.
 
+    CHANNEL may be a pattern in quotes: all channels that it fits, also those that come.
+
     Without --exec a message is a line of JSON on standard output, and counts as handled when it has been flushed.
     With it CMD reads the message from its standard input. Its exit code: 0 success; 75 not now, the same message comes
     again without using up a retry; any other is a failure, tried again and at last put into CHANNEL.dead-letter with
@@ -64,6 +66,7 @@ def command(
       keyop consume alerts --id mailer --exec 'mail -s "$KEYOP_TYPE" ops' -d ./data
       keyop consume orders --id export --payload --start earliest -d ./data >> orders.jsonl
       keyop consume jobs --id once --count 1 --exec ./run-job -d ./data
+      keyop consume 'sensors.*' --id dash --exec ./show -d ./data
     """
     from keyop.cli import warnings
     from keyop.cli.handler_command import HandlerCommand
