@@ -63,6 +63,9 @@ class SubscriberStatistics:
     """From publish, by the publisher's clock, to the first run of the handler."""
     handler_time: Latency = _NOTHING
     """Of each attempt, whether it returned or raised."""
+    part: int = 1
+    """Which of ``parts`` that share the work of the id, counted from 1."""
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,8 @@ def _subscriber(attachment: Attachment, subscription: Subscription) -> Subscribe
         **subscription.totals,
         delivery_age=Latency.of(ages),
         handler_time=Latency.of(handler_times),
+        part=subscription.part + 1,
+        parts=subscription.parts,
     )
 
 

@@ -11,7 +11,7 @@ from keyop.cli.place import Place, as_json, at_place
 from keyop.cli.table import age, size, table
 
 if TYPE_CHECKING:
-    from keyop.inspection.presence import AttachedProcess, LivePeer
+    from keyop.inspection.presence import AttachedProcess, LivePeer, LiveSubscription
     from keyop.inspection.survey import StatusReport
     from keyop.storage.directory import DataDirectory
 
@@ -113,8 +113,12 @@ def _process(process: AttachedProcess) -> str:
     if process.role in ("hub", "client"):
         peers = "1 peer" if len(process.peers) == 1 else f"{len(process.peers)} peers"
         return f"pid {process.pid or '?'}  {process.role}, {peers}"
-    names = ", ".join(f"{held.channel}/{held.id}" for held in process.subscriptions)
+    names = ", ".join(f"{held.channel}/{held.id}{_part(held)}" for held in process.subscriptions)
     return f"pid {process.pid or '?'}  {process.role}{'  ' + names if names else ''}"
+
+
+def _part(held: LiveSubscription) -> str:
+    return f" (part {held.part} of {held.parts})" if held.parts > 1 else ""
 
 
 def _peer(peer: LivePeer) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from keyop.cli.names import ChannelName
 from keyop.cli.place import Place, as_json, at_place
+
+if TYPE_CHECKING:
+    from keyop.inspection.survey import SubscriberReport
 
 
 @click.command("subscribers")
@@ -16,6 +21,7 @@ def command(place: Place, channel: str | None, as_json: bool) -> None:
     """List the subscribers and peers of a channel, or of all: offset, lag, age of the oldest pending message.
 
     Reads files only; where a subscriber runs on this host, its newest offset and its pid are taken from shared memory.
+    Of one whose work several processes share, the part that is furthest behind counts.
 
     \b
     Examples:
@@ -45,7 +51,7 @@ def command(place: Place, channel: str | None, as_json: bool) -> None:
             size(report.lag_bytes),
             report.lag_messages,
             age(report.oldest_pending_s),
-            str(report.pid) if report.pid is not None else None,
+            _holders(report),
         ]
         for report in reports
     ]
@@ -53,3 +59,10 @@ def command(place: Place, channel: str | None, as_json: bool) -> None:
     for report in reports:
         if report.fault is not None:
             click.echo(f"keyop: {report.channel}/{report.id}: the offset file counts as 0: {report.fault}", err=True)
+
+
+def _holders(report: SubscriberReport) -> str | None:
+    """Who handles it."""
+    if report.parts > 1:
+        return f"{report.parts_held} of {report.parts} parts"
+    return str(report.pid) if report.pid is not None else None

@@ -35,6 +35,9 @@ class LiveSubscription:
     handled: int
     failed: int
     dead_lettered: int
+    part: int = 1
+    """Which of ``parts`` that share the work of the id, counted from 1."""
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +156,18 @@ def ports(directory: DataDirectory) -> Iterator[tuple[str, bool, Port | None]]:
 
 
 def subscriptions(directory: DataDirectory) -> dict[tuple[str, str], LiveSubscription]:
-    """The subscriptions of living processes, by channel and id."""
-    return {
-        (held.channel, held.id): held
-        for process in attached(directory)
-        if process.alive
-        for held in process.subscriptions
-    }
+    """The subscriptions of living processes, by channel and id; of one that several share some part."""
+    return {key: held[0] for key, held in holders(directory).items()}
+
+
+def holders(directory: DataDirectory) -> dict[tuple[str, str], list[LiveSubscription]]:
+    """The subscriptions of living processes, by channel and id: one, or some of the parts that share its work."""
+    found: dict[tuple[str, str], list[LiveSubscription]] = {}
+    for process in attached(directory):
+        if process.alive:
+            for held in process.subscriptions:
+                found.setdefault((held.channel, held.id), []).append(held)
+    return found
 
 
 def open_port(identity: DirectoryIdentity | None, name: str) -> Port | None:
@@ -222,7 +230,7 @@ def _subscriptions(port: Port, slots: list[Slot]) -> Iterator[LiveSubscription]:
     for slot in slots:
         if not slot.granted:
             continue
-        channel, id = slot.names()
+        channel, id, part, parts = slot.place()
         cursor = slot.cursor()
         decides = cursor is not None and not slot.flags & entry.EXACTLY_ONCE
         counters = slot.counters()
@@ -235,6 +243,8 @@ def _subscriptions(port: Port, slots: list[Slot]) -> Iterator[LiveSubscription]:
             counters["handled"],
             counters["failed"],
             counters["dead_lettered"],
+            part + 1,
+            parts,
         )
 
 

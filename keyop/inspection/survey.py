@@ -12,12 +12,14 @@ from pathlib import Path
 
 from keyop.errors import DataDirectoryError
 from keyop.inspection import at_rest, presence
+from keyop.inspection.parts import least
 from keyop.inspection.presence import AttachedProcess, LiveSubscription
 from keyop.messages.envelope import line_ts_ns
 from keyop.names import PEER_PREFIXES
 from keyop.storage.deletion import is_deleted
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offsets import ParsedOffset, list_offsets
+from keyop.storage.parts import places, read_parts
 from keyop.storage.segment_reader import SegmentReader
 from keyop.storage.segments import Segment, align_offset, channel_end, list_segments
 
@@ -58,13 +60,17 @@ class SubscriberReport:
     oldest_pending_s: float | None
     """Age of the message that comes next, by the publisher's clock; None if there is none, or it tells no time."""
     pid: int | None
-    """The process that handles it now."""
+    """The process that handles it now; of several that share the work, the one that is furthest behind."""
     handled: int | None
-    """Of that process, since it subscribed."""
+    """Of that process, or of all of them, since they subscribed."""
     failed: int | None
     dead_lettered: int | None
     fault: str | None
     """What is wrong with the offset file: it counts as 0 then."""
+    parts: int
+    """How many processes share its work; 1: it is not shared."""
+    parts_held: int
+    """How many of them are there now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +161,13 @@ def subscribers(directory: DataDirectory, channel: str | None = None) -> list[Su
     else:
         require_channel(directory, channel)
         names = [channel]
-    live = presence.subscriptions(directory)
+    live = presence.holders(directory)
     names = sorted({*names, *(held_channel for held_channel, _ in live if channel in (None, held_channel))})
     return [report for name in names for report in _subscribers_of(directory, name, live)]
 
 
 def _subscribers_of(
-    directory: DataDirectory, channel: str, live: dict[tuple[str, str], LiveSubscription]
+    directory: DataDirectory, channel: str, live: dict[tuple[str, str], list[LiveSubscription]]
 ) -> list[SubscriberReport]:
     filed = dict(list_offsets(directory.offsets(channel)))
     for held_channel, id in live:
@@ -170,12 +176,12 @@ def _subscribers_of(
     if not filed:
         return []
     path = directory.channel(channel)
-    offsets = {id: _offset(parsed, live.get((channel, id))) for id, parsed in filed.items()}
+    offsets = {id: least(directory, parsed.value, live.get((channel, id), [])) for id, parsed in filed.items()}
     end = channel_end(path)
     pending = _pending(path, [*offsets.values()])
     reports = []
     for id in sorted(filed):
-        held = live.get((channel, id))
+        held = live.get((channel, id), [])
         offset = offsets[id]
         reports.append(
             SubscriberReport(
@@ -186,19 +192,20 @@ def _subscribers_of(
                 lag_bytes=max(0, end - offset),
                 lag_messages=pending[offset],
                 oldest_pending_s=_age_s(path, offset) if pending[offset] else None,
-                pid=held.pid if held is not None else None,
-                handled=held.handled if held is not None else None,
-                failed=held.failed if held is not None else None,
-                dead_lettered=held.dead_lettered if held is not None else None,
+                pid=min(held, key=lambda one: one.offset or 0).pid if held else None,
+                handled=sum(one.handled for one in held) if held else None,
+                failed=sum(one.failed for one in held) if held else None,
+                dead_lettered=sum(one.dead_lettered for one in held) if held else None,
                 fault=filed[id].damaged,
+                parts=held[0].parts if held else _parts(directory, channel, id, filed[id]),
+                parts_held=len(held),
             )
         )
     return reports
 
 
-def _offset(parsed: ParsedOffset, held: LiveSubscription | None) -> int:
-    """The slot is ahead of the file by up to a tick."""
-    return held.offset if held is not None and held.offset is not None else parsed.value
+def _parts(directory: DataDirectory, channel: str, id: str, parsed: ParsedOffset) -> int:
+    return len(places(parsed.value, read_parts(directory.parts_file(channel, id)))[0])
 
 
 def _age_s(path: Path, offset: int) -> float | None:

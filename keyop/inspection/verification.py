@@ -25,6 +25,7 @@ from keyop.storage.directory import DataDirectory
 from keyop.storage.journal import NAMES
 from keyop.storage.journal_file import FIRST_FRAME_BYTES, JournalContents
 from keyop.storage.offsets import OFFSET_SUFFIX, list_offsets
+from keyop.storage.parts import PARTS_SUFFIX, places, read_parts
 from keyop.storage.pattern_file import DRAFT_PREFIX, PATTERNS_DIRECTORY, PatternFileDamaged, read_seen
 from keyop.storage.recovery import Recovered, whole_run
 from keyop.storage.segments import MAX_LINE_BYTES, Segment, align_offset, list_segments
@@ -252,7 +253,7 @@ class _Verifier:
                 self._check_patterns(path)
                 continue
             for stranger in sorted(path.iterdir()):
-                if not stranger.name.endswith((OFFSET_SUFFIX, OFFSET_SUFFIX + ".new")):
+                if not self._is_offset_file(stranger):
                     self._note("foreign", stranger, "is no offset file and is ignored")
             self._check_offsets_of(path)
 
@@ -270,6 +271,12 @@ class _Verifier:
                 self._problem("pattern", path, text)
             except OSError as error:
                 self._problem("unreadable", path, f"cannot be read: {error.strerror}")
+
+    @staticmethod
+    def _is_offset_file(path: Path) -> bool:
+        if path.name.endswith(PARTS_SUFFIX):
+            return path.with_suffix(OFFSET_SUFFIX).exists()
+        return path.name.endswith((OFFSET_SUFFIX, OFFSET_SUFFIX + ".new"))
 
     def _check_offsets_of(self, path: Path) -> None:
         channel = self._directory.channel(path.name)
@@ -290,6 +297,23 @@ class _Verifier:
             if why is not None:
                 text = f"the offset {parsed.value} is {why}; the subscriber goes on at {aligned}"
                 self._problem("offset", file, text, parsed.value)
+            self._check_parts(channel, file.with_suffix(PARTS_SUFFIX), parsed.value)
+
+    def _check_parts(self, channel: Path, file: Path, offset: int) -> None:
+        parts = read_parts(file)
+        if parts is None:
+            return
+        where, fault = places(offset, parts)
+        if parts.damaged is not None:
+            text = f"counts as absent: {fault}; all parts go on at {offset}, and messages may come again"
+            self._problem("parts", file, text)
+            return
+        if fault is not None and not self._result.writer_runs:
+            self._note("parts", file, f"counts as absent: {fault}; all parts go on there")
+        for part, one in enumerate(where, 1):
+            aligned, why = align_offset(channel, one)
+            if why is not None and one != offset:
+                self._problem("parts", file, f"part {part} is at {one}, {why}; it goes on at {aligned}", one)
 
     # ---- journal
 

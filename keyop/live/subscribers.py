@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
+from keyop.inspection.parts import least
 from keyop.inspection.presence import AttachedProcess, LiveSubscription
 from keyop.live.backlog import Backlog, Sample
 from keyop.live.files import ChannelFiles
@@ -67,15 +68,13 @@ class SubscriberRows:
 
     def _offset(self, key: _Key, files: Mapping[str, ChannelFiles], live: list[LiveSubscription] | None) -> int:
         """Where its next message begins; of several processes that share the work the least."""
-        if live:
-            held = [one.offset for one in live if one.offset is not None]
-            if held:
-                return min(held)
-            # The cursor of an exactly-once subscriber is the writer's, which files it as it moves.
+        if live and any(one.offset is None or len(live) < one.parts for one in live):
+            # The cursor of an exactly-once subscriber is the writer's, which files it as it moves; so is a part that
+            # nobody holds.
             parsed = read_offset(self._directory.offset_file(*key))
         else:
-            parsed = files[key[0]].offsets[key[1]]
-        return parsed.value if parsed is not None else 0
+            parsed = files[key[0]].offsets.get(key[1]) if key[0] in files else None
+        return least(self._directory, parsed.value if parsed is not None else 0, live or [])
 
     def _row(
         self,
