@@ -176,6 +176,11 @@ class Host:
             self._messenger = self._stack.enter_context(Messenger(str(self.path)))
         return self._messenger
 
+    def forget_messenger(self) -> None:
+        """The next use makes another one."""
+        self._stack.close()
+        self._messenger = None
+
     def publish(self, channel: str, *payloads: Any) -> list[str]:
         return [self.messenger.publish(channel, payload, payload_type="t") for payload in payloads]
 
@@ -386,12 +391,12 @@ class Proxy:
         """Let it pass again."""
         self._flows.set()
 
-    def half_close(self) -> None:
-        """The target hears that no more comes; what it sends still passes."""
+    def half_close(self, *, near: bool = False) -> None:
+        """The target (or with ``near`` who has dialled) hears that no more comes; what it sends still passes."""
         with self._lock:
-            for _near, far in self._pairs:
+            for pair in self._pairs:
                 with contextlib.suppress(OSError):  # it was quicker
-                    far.shutdown(socket.SHUT_WR)
+                    pair[0 if near else 1].shutdown(socket.SHUT_WR)
 
     def __enter__(self) -> Self:
         return self

@@ -66,6 +66,10 @@ class Client:
             with contextlib.suppress(OSError):
                 host.positions.forget(id)
 
+    async def lost(self) -> KeyopError:
+        """Wait until it can work no more; why."""
+        return await self._host.lost()
+
     async def close(self) -> None:
         """Finish what is under way, close with 1001, and leave the data directory."""
         await self._host.drain()

@@ -13,7 +13,7 @@ from typing import Self
 from keyop.attachment.acknowledgements import Acknowledgements
 from keyop.attachment.attachment import Attachment
 from keyop.configuration.settings import Settings
-from keyop.errors import ConfigError, FederationBusy, KeyopError
+from keyop.errors import ConfigError, DataDirectoryError, FederationBusy, KeyopError
 from keyop.federation.audit import Audit
 from keyop.federation.connection import Connection
 from keyop.federation.credentials import Credentials
@@ -28,6 +28,7 @@ from keyop.federation.route import Link
 from keyop.federation.session import Closed
 from keyop.federation.standing import Standings
 from keyop.federation.traffic import Traffic
+from keyop.federation.wire import CloseCode
 from keyop.ipc import layout, lease
 
 CLOSE_TIMEOUT_S = 10.0
@@ -60,6 +61,7 @@ class Host:
         self._one_ended = asyncio.Event()
         self._namesakes: set[str] = set()
         self._leave_by_s = float("inf")
+        self._loss: asyncio.Future[KeyopError] = loop.create_future()
         self.is_leaving = False
         """Whether it stops: no new connections."""
         # Answers that nobody waits for any more would fill the table.
@@ -148,11 +150,33 @@ class Host:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_S)
-            self.audit.flush()
-            with contextlib.suppress(KeyopError, OSError):  # what can be shown is shown a little later
+            try:
+                if not self._loss.done() and (error := self._find_loss()) is not None:
+                    self._loss.set_result(error)
+                self.audit.flush()
                 self.standings.write()
+            except (KeyopError, OSError):
+                pass  # what can be shown is shown a little later
+            except Exception:  # without this task nobody would see how things stand, or that they are at an end
+                self.log.exception("a look around")
 
     # ---- the end
+
+    async def lost(self) -> KeyopError:
+        """Wait until nothing can be done here any more, which only another process can mend; why."""
+        return await asyncio.shield(self._loss)
+
+    def _find_loss(self) -> KeyopError | None:
+        try:
+            self.attachment.refuse_poisoned()
+            if not self._lease.is_in_place:
+                path = self.attachment.directory.path
+                return DataDirectoryError(f"{path}: was removed or moved away under this process")
+        except KeyopError as error:
+            return error
+        except OSError:
+            pass  # a failing disk says nothing of where the directory is
+        return None
 
     def deadline(self) -> float:
         """By when to give up positions: while it leaves, soon, in case the writer stands still."""
@@ -162,6 +186,9 @@ class Host:
         """Finish the batches under way, and close every connection with 1001."""
         self.is_leaving = True
         self._leave_by_s = time.monotonic() + self.limits.drain_timeout_s + _LEAVE_S
+        if self._loss.done():  # nothing that is under way will arrive
+            self._leave_by_s = time.monotonic()
+            self.close_all(CloseCode.GOING_AWAY, "going away")
         for connection in list(self._connections):
             connection.drain()
         try:

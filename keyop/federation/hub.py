@@ -60,6 +60,10 @@ class Hub:
         self._tasks = [asyncio.create_task(work()) for work in (self.sweep.run, self._look, reload.run)]
         return ", ".join(addresses)
 
+    async def lost(self) -> KeyopError:
+        """Wait until it can work no more; why."""
+        return await self._host.lost()
+
     async def close(self) -> None:
         """Take nobody in any more, finish what is under way, close with 1001, and leave the data directory."""
         for task in self._tasks:
@@ -106,6 +110,8 @@ class Hub:
         peer.hello = hello
         connection = peer.connection
         async with known.turn:
+            if connection.session.state is State.CLOSED:
+                return  # it has gone while others had their turns, which take long where the disk is full
             if known.entry is None:
                 connection.close(CloseCode.NOT_ALLOWED, "not in allowlist")
                 return
@@ -186,7 +192,8 @@ class Hub:
     def _note_end(self, peer: Peer, closed: Closed) -> None:
         if peer.inbound is None:
             if closed.code not in (CloseCode.NOT_ALLOWED, CloseCode.TRY_LATER):
-                self._rejections.note(peer.address, closed.reason or "it closed before its handshake", peer.name)
+                why = closed.reason or "it closed before its handshake"
+                self._rejections.note(peer.address, f"it left: {why}" if closed.by_peer else why, peer.name)
             return
         detail = f"duration={go_duration(time.monotonic() - peer.arrived.since_s)}"
         if closed.code not in (CloseCode.NORMAL, CloseCode.GOING_AWAY):

@@ -31,6 +31,9 @@ class Service(Protocol):
     def start(self) -> Coroutine[Any, Any, Any]:
         """Begin."""
 
+    def lost(self) -> Coroutine[Any, Any, KeyopError]:
+        """Wait until it can work no more; why."""
+
     def close(self) -> Coroutine[Any, Any, None]:
         """Finish what is under way, and leave."""
 
@@ -64,7 +67,10 @@ def become(role: Role, settings: Settings, *, log_format: str, log_level: str) -
 
 
 def serve(role: Role, service: Service, describe: Callable[[Any], str], *, is_child: bool) -> None:
-    """Start, say that it is ready, wait for SIGTERM, SIGINT or the parent's end, and close."""
+    """Start, say that it is ready, wait for SIGTERM, SIGINT or the parent's end, and close.
+
+    Raises what the start raises, and why it can work no more if it is that: to be started again may help.
+    """
     asyncio.run(_serve(role, service, describe, is_child))
 
 
@@ -80,10 +86,15 @@ async def _serve(role: Role, service: Service, describe: Callable[[Any], str], i
         sys.stdout.write(f"ready {started}\n")
         sys.stdout.flush()
         loop.add_reader(sys.stdin.fileno(), _look_at_parent, stop)
+    stopped, lost = asyncio.create_task(stop.wait()), asyncio.create_task(service.lost())
     try:
-        await stop.wait()
+        await asyncio.wait((stopped, lost), return_when=asyncio.FIRST_COMPLETED)
         logging.getLogger(f"keyop.{role}").info("leaving: batches under way are finished")
+        if lost.done():
+            raise lost.result()
     finally:
+        stopped.cancel()
+        lost.cancel()
         await service.close()
 
 

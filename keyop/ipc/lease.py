@@ -36,6 +36,11 @@ class Lease:
         os.ftruncate(self.fd, 0)
         os.pwrite(self.fd, text.encode(), 0)
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether its file still stands where it was locked. Raises `OSError` where that cannot be looked at."""
+        return _is(self.path, self.fd)
+
     def release(self) -> None:
         """Give the lock up; the file stays."""
         if self.fd >= 0:
