@@ -97,6 +97,7 @@ AIMS = (
     Aim("operate.up.rss.supervisor", 45),
     Aim("operate.up.idle.cpu", 1),
     Aim("operate.mending.worker.worst", 1_000),
+    Aim("operate.top.cpu", 3),
 )
 
 
