@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 import click
@@ -26,6 +27,8 @@ _NAMES = (
     "dashboard",
     "dead-letter",
     "offsets",
+    "export",
+    "import",
     "channel",
     "verify",
     "doctor",
@@ -43,6 +46,10 @@ _NAMES = (
 )
 
 
+def _module(name: str) -> str:
+    return f"{name}_" if iskeyword(name) else name.replace("-", "_")
+
+
 class Commands(click.Group):
     """A group whose commands are modules: ``keyop.cli.publish`` has ``command``."""
 
@@ -54,7 +61,7 @@ class Commands(click.Group):
         """Import it."""
         if cmd_name not in _NAMES:
             return None
-        command: click.Command = import_module(f"keyop.cli.{cmd_name.replace('-', '_')}").command
+        command: click.Command = import_module(f"keyop.cli.{_module(cmd_name)}").command
         return command
 
     def resolve_command(

@@ -14,7 +14,10 @@ from keyop.storage.segments import Segment, channel_end, list_segments
 _STEP_BYTES = 64 * 1024
 
 
-def offset_of(directory: Path, start: Literal["latest", "earliest"] | int | datetime) -> int:
+Where = Literal["latest", "earliest"] | int | datetime
+
+
+def offset_of(directory: Path, start: Where) -> int:
     """The global offset that a start means; one that is an offset already is not looked at. Raises `OSError`."""
     if start == "latest":
         return channel_end(directory)

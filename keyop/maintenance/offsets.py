@@ -7,20 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from keyop.attachment.attachment import Attachment
 from keyop.attachment.held_cursor import transaction
 from keyop.configuration.settings import Settings
 from keyop.errors import DataDirectoryError, SubscriberBusy
 from keyop.inspection import lookback, presence, survey
+from keyop.inspection.lookback import Where
 from keyop.names import replay_channel
 from keyop.protocol import entry
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offsets import read_offset
-
-Where = Literal["latest", "earliest"] | int | datetime
 
 
 class Moved(NamedTuple):
