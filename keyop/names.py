@@ -42,6 +42,11 @@ def check_channel(name: str) -> str:
     return name
 
 
+def is_channel(name: str) -> bool:
+    """Whether one may subscribe to it."""
+    return bool(_is_channel(name))
+
+
 def check_publish_channel(name: str) -> str:
     """Give `name` back if one may publish to it.
 

@@ -24,6 +24,7 @@ _NAMES = (
     "restart",
     "stop",
     "top",
+    "metrics",
     "dashboard",
     "dead-letter",
     "offsets",
