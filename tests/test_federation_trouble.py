@@ -8,12 +8,13 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from child import DEADLINE_S, eventually, freeze, writer_pid
+from child import DEADLINE_S, ROOT, eventually, freeze, writer_pid
 from federation import Host, Net, Pair, Process, net_at, to_hub
 from test_writer import fill
 
@@ -129,6 +130,46 @@ def test_a_ring_that_the_writer_has_closed(net: Net) -> None:
     error = asyncio.run(play())
     assert isinstance(error, SharedMemoryError)
     assert "restart this process" in str(error)
+
+
+# ---- channels
+
+
+def delete(host: Host, channel: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "keyop", "channel", "delete", channel, "--yes", "-d", str(host.path)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def test_a_channel_that_a_peer_gets_is_deleted(pair: Pair) -> None:
+    """Not under the hub that sends it. Its position goes along: the peer gets what is published once it is back."""
+    pair.start()
+    pair.hub.publish("down", 1, 2)
+    pair.client.has("down", 2)
+    refused = delete(pair.hub, "down")
+    assert (refused.returncode == 0, "in use by fed-host2" in refused.stderr) == (False, True), refused.stderr
+    assert pair.hub.payloads("down") == [1, 2]
+    pair.hub.hub.stop()
+    assert delete(pair.hub, "down").returncode == 0
+    assert pair.hub.lines("down") == []
+    pair.hub.publish("down", "nobody's")
+    pair.hub.start_hub()
+    pair.client.client.wait_for("connected to hub1", 2)
+    pair.hub.publish("down", 3)
+    assert pair.client.has("down", 3) == [1, 2, 3]
+
+
+def test_a_channel_that_a_peer_sends_to_is_deleted(pair: Pair) -> None:
+    """Under the hub. What the peer sent before does not come again, what it sends afterwards makes the channel anew."""
+    pair.start()
+    pair.client.publish("up", 1, 2)
+    pair.hub.has("up", 2)
+    assert delete(pair.hub, "up").returncode == 0
+    pair.client.publish("up", 3)
+    assert pair.hub.has("up", 1) == [3]
+    pair.hub.hub.kill()
+    pair.hub.start_hub()
+    pair.client.publish("up", 4)
+    assert pair.hub.has("up", 2) == [3, 4]
 
 
 # ---- names
