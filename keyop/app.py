@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from keyop.configuration.settings import SubscriberSettings
+from keyop.declared import Declared, name_of, overlap
 from keyop.errors import AppError
 from keyop.messages.payload_types import check_payload_type
-from keyop.names import check_channel_or_pattern, check_subscriber_id, is_pattern, matches
+from keyop.names import check_channel_or_pattern, check_subscriber_id
 from keyop.subscriber.invoking import is_coroutine_function
 from keyop.subscriber.options import Start, checked_age, checked_key, checked_start, retry_policy
 
@@ -30,26 +30,6 @@ if TYPE_CHECKING:
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 Hook = TypeVar("Hook", bound=Callable[[], Any])
 Kind = TypeVar("Kind")
-
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """One handler of an app, and what `keyop.Messenger.subscribe` will be told of it."""
-
-    channel: str
-    """A channel, or a pattern of channel names."""
-    id: str
-    handler: Callable[..., Any]
-    options: dict[str, Any]
-    """Those that were given; the configuration decides about the others."""
-
-    @property
-    def name(self) -> str:
-        """Where the handler stands in the source."""
-        return name_of(self.handler)
-
-    def __str__(self) -> str:
-        return f"{self.channel}/{self.id} ({self.name})"
 
 
 class App:
@@ -122,7 +102,7 @@ class App:
 
     def _refuse_twice(self, channel: str, id: str, handler: Callable[..., Any]) -> None:
         for other in self.handlers:
-            if other.id == id and _overlap(other.channel, channel):
+            if other.id == id and overlap(other.channel, channel):
                 raise AppError(
                     f"{channel}/{id} is handled by {other.name} already"
                     + (f", as {other.channel}" if other.channel != channel else "")
@@ -272,18 +252,3 @@ class App:
 
     def __repr__(self) -> str:
         return f"<keyop.App: {len(self.handlers)} handlers{', attached' if self._messenger is not None else ''}>"
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Whether two declarations of one id certainly mean the same channel. Of two patterns only equal ones are known."""
-    if one == other:
-        return True
-    if is_pattern(one) and not is_pattern(other):
-        return matches(one, other)
-    return is_pattern(other) and not is_pattern(one) and matches(other, one)
-
-
-def name_of(handler: Callable[..., Any]) -> str:
-    """Where a function stands in the source."""
-    module = getattr(handler, "__module__", type(handler).__module__)
-    return f"{module}.{getattr(handler, '__qualname__', type(handler).__qualname__)}"

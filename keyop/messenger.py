@@ -120,6 +120,7 @@ class Messenger:
             self._attachment.close()
             raise
         self._subscriptions: dict[tuple[str, str, int], Opened] = {}
+        self._held_back: list[Opened] | None = None
         self._lock = threading.Lock()
         self._closed = False
         self._attachment.tick_listeners.append(self._report_refusals)
@@ -379,8 +380,29 @@ class Messenger:
             with self._lock:
                 self._subscriptions.pop((channel, id, options.part), None)
             raise
+        with self._lock:
+            if self._held_back is not None:
+                self._held_back.append(subscription)
+                return handler
         subscription.start()
         return handler
+
+    @contextlib.contextmanager
+    def hold_back(self) -> Iterator[None]:
+        """Subscriptions that are made in the block begin to deliver at its end, all together; none if it raises."""
+        with self._lock:
+            self._held_back = []
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._held_back = None
+            raise
+        with self._lock:
+            there = set(self._subscriptions.values())
+            opened, self._held_back = [each for each in self._held_back if each in there], None
+        for subscription in opened:
+            subscription.start()
 
     def _pattern(
         self, pattern: str, id: str, invoke: Callable[[Any], object], options: SubscribeOptions

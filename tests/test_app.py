@@ -168,3 +168,22 @@ def test_declaring_imports_nothing_heavy_and_connects_to_nothing(tmp_path: Path)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == "[]"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_held_back_begins_with_all_others(data_dir: Path) -> None:
+    early, late, gone = Inbox(), Inbox(), Inbox()
+    with Messenger(data_dir) as m:
+        m.publish("numbers", 1, payload_type=NUMBER)
+        with m.hold_back():
+            m.subscribe("numbers", "early", early, start="earliest")
+            m.subscribe("numbers", "gone", gone, start="earliest")
+            m.subscribe("num*", "late", late, start="earliest")
+            m.unsubscribe("numbers", "gone")
+            assert not m.drain(0.05)
+        assert m.drain(20)
+        assert (early.next().payload, late.next().payload, gone.messages.qsize()) == (1, 1, 0)
+        with pytest.raises(keyop.SubscriberBusy), m.hold_back():
+            [m.subscribe("numbers", "never", gone, start="earliest") for _ in range(2)]
+        m.subscribe("numbers", "at-once", early, start="earliest")
+        assert early.next().payload == 1
+    assert gone.messages.empty()

@@ -286,6 +286,21 @@ def test_a_shared_pattern_that_is_new_begins_where_it_is_told(shop: Workshop) ->
     assert sorted(text for text, _pid in payloads(shop, "bills")) == sorted(f"new{n} x" for n in range(40))  # type: ignore[misc]
 
 
+def test_a_message_that_kills_its_process_from_the_first_start_on_ends_in_the_dead_letters(shop: Workshop) -> None:
+    shop.write("""
+        @app.on("orders", id="till", start="earliest", max_retries=1, retry_backoff=(0.001, 0.001), exactly_once=True)
+        def take(msg: Message) -> None:
+            if msg.payload == "poison":
+                os.kill(os.getpid(), 9)
+            log.info("took %s", msg.payload)
+    """)
+    publish(shop, "orders", "poison", "lamp")
+    worker = shop.worker("shop:app", "--processes", "2").wait_for("took lamp")
+    (letter,) = follow(shop.data_dir, "orders.dead-letter", "earliest", wait=False)
+    assert letter.payload["last_error"] == "the process ended during attempt 2"
+    assert worker.end(signal.SIGTERM) == 0
+
+
 def test_a_changed_source_is_taken_up_and_a_broken_one_waited_for(shop: Workshop) -> None:
     shop.write("from shop.words import app", "shop/__init__.py", prelude="")
     declare = 'app.on("orders", id="till", start="earliest")(lambda msg: log.info("{} %s", msg.payload))'
@@ -310,3 +325,25 @@ def test_it_leaves_nothing_in_shared_memory(shop: Workshop) -> None:
     eventually(lambda: list((shop.data_dir / "run").glob("port-*")))
     assert worker.end(signal.SIGINT) == 0
     leave(shop.data_dir)
+
+
+HANGING = {
+    "hook": "@app.on_stop\ndef hang(): threading.Event().wait()",
+    "coroutine": "@app.on_stop\nasync def hang(): await asyncio.Event().wait()",
+    "thread": "@app.on_start\ndef go(): threading.Thread(target=threading.Event().wait).start()",
+}
+
+
+@pytest.mark.parametrize("what", HANGING)
+def test_what_else_hangs_is_left_behind_as_well(shop: Workshop, what: str) -> None:
+    shop.write(f"app.on('orders', id='till')(print)\n{HANGING[what]}\n")
+    worker = shop.worker("shop:app", "--grace", "0.3s").wait_for("handles orders/till")
+    assert worker.end(signal.SIGTERM) == 75
+    assert "shop:app has not finished within 0.3 s" in worker.log
+
+
+def test_several_processes_that_cannot_start_say_it_and_end(shop: Workshop) -> None:
+    shop.write("1 / 0")
+    worker = shop.worker("shop:app", "--processes", "2")
+    assert worker.end() == 1
+    assert "ZeroDivisionError" in worker.log

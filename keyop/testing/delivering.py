@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from keyop.app import App, Declared
+from keyop.app import App
+from keyop.declared import Declared
 from keyop.errors import AppError, PayloadError
 from keyop.messages.message import Message
 from keyop.names import is_pattern, matches

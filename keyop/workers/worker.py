@@ -16,8 +16,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from keyop.app import App, Declared, name_of
+from keyop.app import App
 from keyop.configuration.settings import Settings
+from keyop.declared import Declared, name_of
 from keyop.errors import AppError, SubscribeError
 from keyop.messenger import Messenger
 from keyop.readiness import say_ready
@@ -73,11 +74,13 @@ class Worker:
         try:
             for hook in self._app.start_hooks:
                 self._begin_with(hook)
-            for declared in self._chosen:
-                self._subscribe(declared)
-            self._say_what_it_does()
-            self._is_starting = False
-            say_ready()
+            self._is_starting = False  # from here on there is something to finish
+            # A message that kills its process is not to look like an app that cannot start.
+            with self._app.messenger.hold_back():
+                for declared in self._chosen:
+                    self._subscribe(declared)
+                self._say_what_it_does()
+                say_ready()
             self._stop.acquire()
             self._leave()
         finally:
