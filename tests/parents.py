@@ -11,8 +11,8 @@ from typing import Any, Self
 
 from child import DEADLINE_S, Child, eventually
 
-_READY = "import os, sys, signal, time; os.write(int(os.environ['KEYOP_READY_FD']), b'ready\\n')"
-WAIT = f"{_READY}\nwhile True: time.sleep(1000)"
+READY = "import os, sys, signal, time; os.write(int(os.environ['KEYOP_READY_FD']), b'ready\\n')"
+WAIT = f"{READY}\nwhile True: time.sleep(1000)"
 """Ready at once, and ended by any signal."""
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{WAIT}"
 SLOW = "import time\nwhile True: time.sleep(1000)"

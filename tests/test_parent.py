@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from child import ROOT, eventually
-from parents import SLOW, STUBBORN, WAIT, ParentProcess, kill, lives, role
+from parents import READY, SLOW, STUBBORN, WAIT, ParentProcess, kill, lives, role
 
 from keyop.processes.backoff import HEALTHY_S, LONGEST_S, Backoff
 from keyop.processes.output import Output
@@ -261,3 +264,34 @@ def test_a_line_without_end_is_cut_and_bytes_that_are_no_text_pass() -> None:
         longest = max(len(line) for line in parent.errors.splitlines())
         assert 16_000 < longest < 100_000
         assert "x" * 16_384 in parent.errors
+
+
+@contextmanager
+def _talkative(done: Path) -> Iterator[subprocess.Popen[str]]:
+    """A parent whose child has written more than pipe and memory hold, while nobody read it."""
+    code = f"{READY}\nfor _ in range(40_000): print('x' * 60, flush=True)\nopen({str(done)!r}, 'w')\ntime.sleep(1000)"
+    source = (
+        "import sys\nfrom keyop.processes.output import Output\nfrom keyop.processes.parent import Parent\n"
+        "from keyop.processes.role import Role\n"
+        "sys.exit(Parent([Role(name='a', command=(sys.executable, '-I', '-S', '-c', sys.argv[1]))], Output()).run())"
+    )
+    command = [sys.executable, "-c", source, code]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as parent:
+        eventually(done.exists)
+        yield parent
+
+
+def test_what_nobody_reads_in_time_is_dropped_and_counted(tmp_path: Path) -> None:
+    with _talkative(tmp_path / "done") as parent:
+        assert parent.stderr is not None
+        said = next(line for line in iter(parent.stderr.readline, "") if "were dropped" in line)
+        assert 10_000 < int(said.split("] ")[1].split()[0]) < 40_000
+        parent.terminate()
+        assert "a has left" in parent.stderr.read()
+        assert parent.wait(20) == 0
+
+
+def test_what_nobody_reads_at_all_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with _talkative(tmp_path / "done") as parent:
+        parent.terminate()
+        assert parent.wait(20) == 0

@@ -17,6 +17,7 @@ from keyop.processes.role import Role
 from keyop.readiness import READY_VARIABLE
 
 _LAST_LINES = 10
+_LONGEST_LAST_LINE = 300
 _LONGEST_LINE_BYTES = 16_384
 _READ_BYTES = 65_536
 _PR_SET_PDEATHSIG = 1
@@ -144,7 +145,7 @@ class Child:
     def _tell(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip("\r")
         if text.strip():
-            self.last_lines.append(text)
+            self.last_lines.append(text[:_LONGEST_LAST_LINE])
         self._listener.on_line(text)
 
 

@@ -57,12 +57,18 @@ class Loop:
         self._previous.setdefault(number, previous)
 
     def watch(self, fd: int, readable: Callback) -> None:
-        """Call this whenever the descriptor has something to read, or is at its end."""
-        self._selector.register(fd, selectors.EVENT_READ, readable)
+        """Call this whenever the descriptor has something to read, or is at its end; and no more when it takes more."""
+        self._watch(fd, selectors.EVENT_READ, readable)
 
     def watch_writing(self, fd: int, writable: Callback) -> None:
-        """Instead of reading: call this whenever the descriptor takes more."""
-        self._selector.modify(fd, selectors.EVENT_WRITE, writable)
+        """Call this whenever the descriptor takes more; and no more when it has something to read."""
+        self._watch(fd, selectors.EVENT_WRITE, writable)
+
+    def _watch(self, fd: int, event: int, callback: Callback) -> None:
+        if fd in self._selector.get_map():
+            self._selector.modify(fd, event, callback)
+        else:
+            self._selector.register(fd, event, callback)
 
     def forget(self, fd: int) -> None:
         """Before it is closed."""

@@ -38,6 +38,7 @@ class Parent:
         """Called whenever a service is ready, has ended, or has stopped."""
         self.on_end: Callable[[], None] = lambda: None
         """Called at the end of `run`, before the loop is closed."""
+        output.use(self.loop)
         self._output = output
         self._grace_s = grace_s
         self._deadline_s = 0.0
@@ -58,9 +59,10 @@ class Parent:
             for service in self.services.values():
                 service.kill()
             self.on_end()
+            if self._failure:
+                self._output.error(self._failure)
+            self._output.close()
             self.loop.close()
-        if self._failure:
-            self._output.error(self._failure)
         return self._exit_code
 
     def stop(self) -> None:

@@ -39,9 +39,9 @@ class Control:
         try:
             with short_path(self._path) as path:
                 self._listening.bind(path)
-        except BaseException:
+        except OSError as error:
             self._listening.close()
-            raise
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
         finally:
             os.umask(before)
         self._listening.listen(_MOST_CONNECTIONS * 4)
@@ -66,7 +66,7 @@ class Control:
 
 
 class _Connection:
-    """One request, one answer, and then until the other side closes."""
+    """One request, one answer, and then until the other side closes. Who does not ask, or does not read, is hung up."""
 
     def __init__(
         self, accepted: socket.socket, loop: Loop, handler: Handler, closed: Callable[[_Connection], None]
@@ -76,6 +76,7 @@ class _Connection:
         self._handler = handler
         self._closed = closed
         self._heard = b""
+        self._unsent = b""
         self._answered = False
         accepted.setblocking(False)
         loop.watch(accepted.fileno(), self._read)
@@ -107,13 +108,25 @@ class _Connection:
 
     def _answer(self) -> None:
         self._answered = True
-        self._limit.cancel()
         try:
             request = json.loads(self._heard.partition(b"\n")[0])
             answer = self._handler(request) if isinstance(request, dict) else {"error": "a request is an object"}
         except ValueError:
             answer = {"error": "a request is a line of JSON"}
+        self._unsent = json.dumps(answer).encode() + b"\n"
+        self._send()
+
+    def _send(self) -> None:
+        """As much as is taken; the rest when there is room."""
         try:
-            self._socket.sendall(json.dumps(answer).encode() + b"\n")
+            self._unsent = self._unsent[self._socket.send(self._unsent) :]
+        except BlockingIOError:
+            pass
         except OSError:
             self.close()
+            return
+        if self._unsent:
+            self._loop.watch_writing(self._socket.fileno(), self._send)
+        else:
+            self._limit.cancel()
+            self._loop.watch(self._socket.fileno(), self._read)

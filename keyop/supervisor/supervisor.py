@@ -49,11 +49,14 @@ class Supervisor:
         self._has_terminal = _terminal_is_there()
 
     def run(self) -> int:
-        """Until told to stop; the exit code. Raises `OSError` where the control socket cannot be made."""
+        """Until told to stop; the exit code."""
         parent, loop = self._parent, self._parent.loop
-        control = Control(loop, self._directory.run, self._handle)
         parent.on_change = self._on_change
-        parent.on_end = control.close
+        try:
+            parent.on_end = Control(loop, self._directory.run, self._handle).close
+        except OSError as error:
+            # A full disk: all the more reason to start what waits for room.
+            self._output.error(f"keyop status, restart and stop cannot ask this supervisor: {error}")
         loop.on_signal(signal.SIGHUP, self._on_hangup)
         loop.every(SAMPLE_S, lambda: self._table.sample(parent.services.values()))
         if self._file is not None:
