@@ -7,13 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from child import ROOT, eventually, writer_pid
 from conftest import objects_of
-from federation import Process
+from federation import Process, free_port
 from parents import kill, lives
 from supervised import Site, all_gone, keyop, nothing_left, site
 from writers import Writer
@@ -79,6 +80,19 @@ def test_two_processes_share_an_apps_work(here: Site) -> None:
     assert "clerks/1 | clerk" in up.log
     assert "clerks/2 | clerk" in up.log
     assert up.stop() == 0
+
+
+def test_metrics_and_dashboard_are_served(here: Site) -> None:
+    for section in ("metrics", "dashboard"):
+        here.sections[section] = {"enabled": True, "listen_addr": f"127.0.0.1:{free_port()}"}
+    up = here.up()
+    assert list(here.pids()) == ["supervisor", "writer", "metrics", "dashboard"]
+    for section, path in (("metrics", "/metrics"), ("dashboard", "/")):
+        with urllib.request.urlopen(f"http://{here.sections[section]['listen_addr']}{path}", timeout=5) as answer:
+            assert answer.status == 200
+            assert b"keyop" in answer.read()
+    assert up.stop() == 0
+    nothing_left(here.data_dir)
 
 
 def test_nobody_outlives_it_when_it_is_killed_and_the_next_one_starts(full: Site) -> None:
