@@ -123,6 +123,34 @@ def test_two_entries_that_lead_to_one_hub(net: Net, pair: Pair) -> None:
     assert pair.client.has("down", 1) == [3]
 
 
+def test_one_hub_twice_under_one_address(pair: Pair) -> None:
+    """The first entry counts, which is said."""
+    address = pair.proxy.address
+    pair.client.is_client(to_hub(address, publish=("up",)), to_hub(address, subscribe=("down",), publish=("up",)))
+    pair.start()
+    assert f"client.hubs has {address} twice; only the first entry counts" in pair.client.client.log
+    pair.client.publish("up", 1)
+    assert pair.hub.has("up", 1) == [1]
+    assert "sub=" not in pair.hub.audit("client_connected")[0]["detail"]
+
+
+@pytest.mark.parametrize("role", ["hub", "client"])
+def test_two_of_a_kind_on_one_directory(pair: Pair, role: str) -> None:
+    """Also where the second one comes over a link. The first one goes on."""
+    pair.start()
+    host = pair.hub if role == "hub" else pair.client
+    first = pair.hub.hub if role == "hub" else pair.client.client
+    (host.path.parent / "link").symlink_to(host.path)
+    host.sections["storage"]["data_dir"] = str(host.path.parent / "link")
+    second = host.start_hub(wait=False) if role == "hub" else host.start_client(wait=False)
+    eventually(lambda: second.process.poll() is not None)
+    assert second.stop() == 69
+    assert f"a keyop {role} runs on this directory already" in second.log
+    assert first.process.poll() is None
+    pair.client.publish("up", 1)
+    assert pair.hub.has("up", 1) == [1]
+
+
 def test_positions_of_hubs_that_are_not_configured_are_removed(pair: Pair) -> None:
     """Case 41: but not what an older Go program called the position of the same hub."""
     pair.start()

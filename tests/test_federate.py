@@ -16,7 +16,7 @@ from pki import Pki
 
 from keyop import Messenger
 from keyop.config import Config
-from keyop.errors import CertificateError, ConfigError, FederationBusy
+from keyop.errors import CertificateError, ConfigError, FederationBusy, FederationError
 from keyop.federation.children import missing
 from keyop.ipc import lease
 
@@ -115,6 +115,20 @@ def test_what_is_wrong_is_raised_here(site: Site) -> None:
         Messenger(settings, federate=True)
     with pytest.raises(ConfigError, match="keygen"):
         Messenger(settings.model_copy(update={"tls": type(settings.tls)()}), federate=True)
+
+
+def test_a_start_that_fails_half_way_leaves_nobody(site: Site) -> None:
+    """Case 84: the client runs already when the hub finds its port taken, or the other way round."""
+    settings = site.hub()
+    hubs = [{"addr": "127.0.0.1:9", "publish": ["up"]}]
+    both = settings.model_copy(update={"client": site.config("hub1", client={"enabled": True, "hubs": hubs}).client})
+    host, _, port = site.address.rpartition(":")
+    with socket.create_server((host, int(port))), pytest.raises(FederationError, match="another program listens there"):
+        Messenger(both, federate=True)
+    run = site.path / "hub1" / "run"
+    eventually(lambda: not any(lease.is_held(run / f"{role}.lock") for role in ("hub", "client")))
+    with Messenger(both, federate=True):
+        assert all(lease.is_held(run / f"{role}.lock") for role in ("hub", "client"))
 
 
 def test_a_role_that_nobody_plays_is_said(site: Site, caplog: pytest.LogCaptureFixture) -> None:
