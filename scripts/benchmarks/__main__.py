@@ -21,7 +21,7 @@ from benchmarks.federation.echo import Echo
 from benchmarks.figure import Measurement, Room, Scale, Skipped
 from benchmarks.floor import Floor
 from benchmarks.machine import describe
-from benchmarks.operate import mending, top, up
+from benchmarks.operate import mending, scrape, top, up
 from benchmarks.ours import Keyop
 from benchmarks.report import as_json, table
 from benchmarks.results import Results
@@ -45,6 +45,7 @@ _GROUPS: dict[str, dict[str, ModuleType]] = {
         "up": up,
         "mending": mending,
         "top": top,
+        "scrape": scrape,
     },
 }
 _REPOSITORY = Path(__file__).resolve().parents[2]

@@ -98,6 +98,7 @@ AIMS = (
     Aim("operate.up.idle.cpu", 1),
     Aim("operate.mending.worker.worst", 1_000),
     Aim("operate.top.cpu", 3),
+    Aim("operate.scrape.channels", 100),
 )
 
 
