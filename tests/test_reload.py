@@ -17,7 +17,9 @@ import pytest
 from child import ROOT, eventually
 from federation import Host, Net, net_at, to_hub
 from pki import Pki, write
-from raw_peer import Gone, connect, greet
+from raw_peer import Gone, Wire, connect, greet, tls_to
+from websockets.client import ClientProtocol
+from websockets.uri import parse_uri
 
 from keyop.federation import absent
 from keyop.federation.authority import Authority
@@ -204,6 +206,22 @@ def test_another_ca_makes_everybody_come_again(pair: Pair, tmp_path: Path) -> No
     pair.hub.wait_for_audit("client_rejected", detail="not accepted")
 
 
+def test_who_was_at_the_door_when_the_ca_changed_comes_again(pair: Pair, tmp_path: Path) -> None:
+    """Its certificate was good under the old one, and nobody has looked at it under the new one."""
+    wire = Wire(
+        tls_to(pair.hub.address, pair.net.pki.instance("other")),
+        ClientProtocol(parse_uri(f"wss://{pair.hub.address}/")),
+    )
+    with wire:
+        write(pair.net.pki.ca, pair.net.pki.ca.read_bytes() + Pki(tmp_path / "new").ca.read_bytes())
+        pair.hub.hub.wait_for("read again: ")
+        wire.protocol.send_request(wire.protocol.connect())
+        wire._flush()
+        while wire.opening is None:
+            wire.step()
+        assert wire.closed() == (1001, "another CA, come again")
+
+
 # ---- status
 
 
@@ -277,4 +295,4 @@ def test_status_for_people(pair: Pair) -> None:
     (line,) = [line for line in text.splitlines() if "host2 (127.0.0.1:" in line]
     assert "connected for" in line
     assert "behind 0 bytes" in line
-    assert "  other  away for" in text
+    assert "  other  not seen yet; sent 0" in text

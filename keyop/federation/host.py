@@ -32,6 +32,7 @@ from keyop.federation.wire import CloseCode
 from keyop.ipc import layout, lease
 
 CLOSE_TIMEOUT_S = 10.0
+ANOTHER_CA = "another CA, come again"
 _LOOK_S = 0.5
 # Behind the time for the batches under way: for positions, and for what the ring holds.
 _LEAVE_S = 2.0
@@ -62,6 +63,7 @@ class Host:
         self._namesakes: set[str] = set()
         self._leave_by_s = float("inf")
         self._loss: asyncio.Future[KeyopError] = loop.create_future()
+        self._ca_since_s = float("-inf")
         self.is_leaving = False
         """Whether it stops: no new connections."""
         # Answers that nobody waits for any more would fill the table.
@@ -141,6 +143,15 @@ class Host:
         for connection in self._connections:
             if connection.outbound is not None and connection.outbound.grown(channels):
                 connection.look()
+
+    def take_another_ca(self) -> None:
+        """Whom the new one does not know must not stay because it was here before: everybody comes again."""
+        self._ca_since_s = time.monotonic()
+        self.close_all(CloseCode.GOING_AWAY, ANOTHER_CA)
+
+    def knew_by_another_ca(self, since_s: float) -> bool:
+        """Whether a connection that began then (by `time.monotonic`) may have been judged by the CA before."""
+        return since_s <= self._ca_since_s
 
     def close_all(self, code: int, reason: str) -> None:
         """End all connections."""

@@ -10,7 +10,7 @@ from keyop.configuration.settings import PeerSettings, Settings
 from keyop.errors import KeyopError
 from keyop.federation.connection import Connection
 from keyop.federation.durations import go_duration
-from keyop.federation.host import Host
+from keyop.federation.host import ANOTHER_CA, Host
 from keyop.federation.listener import Arrived, Listener
 from keyop.federation.outbound import Outbound
 from keyop.federation.peers import Known, Peer, PeerList, granted
@@ -94,6 +94,8 @@ class Hub:
         if known is None or known.entry is None or arrived.refusal:
             self._rejections.note(peer.address, arrived.refusal or "not in hub.allowed_peers", peer.name)
             session.refuse()
+        elif host.knew_by_another_ca(arrived.since_s):
+            session.close(CloseCode.GOING_AWAY, ANOTHER_CA)
         try:
             closed = await host.run(connection)
         finally:

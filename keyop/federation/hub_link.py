@@ -12,7 +12,7 @@ from keyop.errors import PeerRefused
 from keyop.federation.backoff import Backoff
 from keyop.federation.connection import Connection
 from keyop.federation.dialling import dial, why
-from keyop.federation.host import Host
+from keyop.federation.host import ANOTHER_CA, Host
 from keyop.federation.outbound import Outbound
 from keyop.federation.positions import CLIENT_PREFIX
 from keyop.federation.session import Closed, Session
@@ -78,7 +78,11 @@ class HubLink:
             closed = None
             try:
                 context = self._host.credentials.client_context(verify_hostname=self.reference.verify_hostname)
+                since_s = time.monotonic()
                 websocket, name = await dial(self.reference, context, self._host.limits)
+                if self._host.knew_by_another_ca(since_s):
+                    websocket.abort()
+                    raise PeerRefused(ANOTHER_CA)
                 closed = await self._serve(websocket, name)
             except PeerRefused as error:
                 self._failed(str(error), "is not the hub that is wanted")

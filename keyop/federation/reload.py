@@ -15,7 +15,6 @@ from keyop.attachment.spawn import writer_environment as child_environment
 from keyop.configuration.settings import SECTIONS, Settings
 from keyop.errors import CertificateError, ConfigError, KeyopError
 from keyop.federation.host import Host
-from keyop.federation.wire import CloseCode
 
 # Somebody may still be writing; and a directory that cannot be watched is looked at.
 _AGAIN_S = 5.0
@@ -77,8 +76,7 @@ class Reload:
         self._log.info("read again: %s", ", ".join(changed))
         self._warned_s = float("-inf")
         if host.settings.tls.ca in changed:
-            # Whom the new one does not know must not stay because it was here before.
-            host.close_all(CloseCode.GOING_AWAY, "another CA, come again")
+            host.take_another_ca()
 
     def _complain(self, text: str) -> None:
         """Once, and not again every few seconds while somebody mends it."""
