@@ -21,7 +21,7 @@ from benchmarks.federation.echo import Echo
 from benchmarks.figure import Measurement, Room, Scale, Skipped
 from benchmarks.floor import Floor
 from benchmarks.machine import describe
-from benchmarks.operate import mending, scrape, top, up
+from benchmarks.operate import mending, scrape, sharing, top, up
 from benchmarks.ours import Keyop
 from benchmarks.report import as_json, table
 from benchmarks.results import Results
@@ -44,6 +44,7 @@ _GROUPS: dict[str, dict[str, ModuleType]] = {
     "operate": {
         "up": up,
         "mending": mending,
+        "sharing": sharing,
         "top": top,
         "scrape": scrape,
     },

@@ -97,6 +97,7 @@ AIMS = (
     Aim("operate.up.rss.supervisor", 45),
     Aim("operate.up.idle.cpu", 1),
     Aim("operate.mending.worker.worst", 1_000),
+    Aim("operate.sharing.2", 1.8, at_least=True, beside=("operate.sharing.1", "keyop"), words="one process"),
     Aim("operate.top.cpu", 3),
     Aim("operate.scrape.channels", 100),
 )
