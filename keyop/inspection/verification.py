@@ -289,7 +289,8 @@ class _Verifier:
                 except NameRuleError as error:
                     self._note("name", file, f"{error}; as long as it is there it holds segments back")
             if parsed.damaged is not None:
-                text = f"counts as 0 and frees no segment: {parsed.damaged}; write the right number into it"
+                way_out = f"`keyop offsets set {path.name} {id} WHERE` says where it goes on"
+                text = f"counts as 0 and frees no segment: {parsed.damaged}; {way_out}"
                 self._problem("offset", file, text)
                 continue
             # The file was read first: what a writer does meanwhile only moves the channel's end away from it.
