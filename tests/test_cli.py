@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from child import DEADLINE_S, ROOT, eventually, kill_writer, writer_pid
+from child import DEADLINE_S, ROOT, eventually, freeze, kill_writer, writer_pid
 
 from keyop import Messenger, follow
 from keyop.cli.commands import commands
@@ -344,6 +344,15 @@ def test_exit_codes_of_a_command(cli: Cli, running: Callable[..., subprocess.Pop
     assert letter["last_error"].endswith("exit code 3: no 2")
 
 
+def test_a_dead_letter_counts_as_done(cli: Cli) -> None:
+    cli("publish", "c", stdin="1\n2\n")
+    consume = ("consume", "c", "--id", "s", "--start", "earliest", "--payload", "--count", "1")
+    cli(*consume, "--max-retries", "1", "--exec", "exit 3")
+    (letter,) = cli.payloads("c.dead-letter")
+    assert letter["original"]["payload"] == 1
+    assert cli(*consume).stdout == "2\n"
+
+
 def test_a_large_message_for_a_command_that_does_not_read(cli: Cli) -> None:
     cli("publish", "c", json.dumps("x" * 100_000))
     count = ["consume", "c", "--start", "earliest", "--count", "1"]
@@ -416,6 +425,18 @@ def test_checkpoint(cli: Cli) -> None:
     assert cli.json("checkpoint")["writer_runs"] is False
 
 
+def test_a_checkpoint_that_takes_too_long(cli: Cli) -> None:
+    cli("publish", "c", "1")
+    pid = writer_pid(cli.data_dir)
+    assert pid is not None
+    freeze(pid)
+    try:
+        said = cli("checkpoint", "--timeout", "300ms", code=75).stderr
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert f"the writer (pid {pid}) has not brought the journal to its places within 0.3 s" in said
+
+
 def test_reading_starts_and_makes_nothing(cli: Cli) -> None:
     shutil.copytree(GO_DATADIR, cli.data_dir)
     before = sorted(path for path in cli.data_dir.rglob("*"))
@@ -455,6 +476,7 @@ def test_a_writer_in_the_foreground(cli: Cli, running: Callable[..., subprocess.
     assert on_demand != process.pid
     cli("publish", "c", "2")
     assert cli.json("status")["supervised"]
+    assert "foreground" in cli("writer", "--idle-exit", "1s", code=69).stderr
     assert "foreground" in cli("writer", code=69).stderr
     code, _, err = end(process, signal.SIGTERM)
     assert code == 0
@@ -468,6 +490,13 @@ def test_a_writer_in_the_foreground(cli: Cli, running: Callable[..., subprocess.
 def test_a_writer_leaves_when_nobody_is_attached(cli: Cli) -> None:
     began = time.monotonic()
     assert "nobody is attached" in cli("writer", "--idle-exit", "100ms").stderr
+    cli("publish", "c", "1")
+    before = writer_pid(cli.data_dir)
+    done = cli("writer", "--idle-exit", "100ms", "--log-format", "json")  # it takes over from the one on demand
+    assert f'"pid": {before}' not in done.stderr
+    assert json.loads(done.stderr.splitlines()[0])["event"] == "open"
+    assert writer_pid(cli.data_dir) is None
+    assert not cli.json("status", code=3)["supervised"]
     assert time.monotonic() - began < 10
 
 

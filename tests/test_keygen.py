@@ -272,6 +272,10 @@ def spoil(directory: Path, how: str) -> None:
             pki.ca_key.write_bytes(secret.private_bytes(Encoding.PEM, form, BestAvailableEncryption(b"secret")))
 
 
+def test_an_instance_before_there_is_a_ca(keygen: Keygen) -> None:
+    assert "ca.crt: No such file or directory; `keyop keygen ca` makes a CA" in keygen.refused(*_INSTANCE, "hub1")
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [

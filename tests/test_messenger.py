@@ -616,6 +616,27 @@ def test_an_option_that_makes_no_sense_is_a_value_error(
     assert not (shared_dir / "channels" / channel).exists()
 
 
+def test_a_start_at_which_no_message_begins_is_told(
+    m: Messenger, channel: str, shared_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    m.publish_batch(channel, [1, 2], payload_type=PLAIN)
+    end = sum(path.stat().st_size for path in (shared_dir / "channels" / channel).glob("*.jsonl"))
+    for id, start, begins in (("good", end // 2, None), ("zero", 0, None), ("inside", 5, 0), ("beyond", 10 * end, end)):
+        caplog.clear()
+        m.subscribe(channel, id, Inbox(), start=start)
+        said = [record.getMessage() for record in caplog.records if "no place where a message begins" in record.message]
+        assert said == (
+            []
+            if begins is None
+            else [f"{channel}/{id}: start={start} is no place where a message begins, so it begins at {begins}"]
+        )
+    caplog.clear()
+    m.drain(5)
+    m.end_subscriptions()
+    m.subscribe(channel, "beyond", Inbox(), start=20 * end)  # it goes on where it stood
+    assert "no place" not in caplog.text
+
+
 def test_one_id_twice_in_one_messenger_or_two_is_busy(m: Messenger, channel: str, shared_dir: Path) -> None:
     inbox = Inbox()
     m.subscribe(channel, "s", inbox)

@@ -36,7 +36,7 @@ Handle = Callable[["Message[Any]"], None]
     "--start", type=Moment(), default="latest", show_default=True, metavar="WHERE", help=f"For a new id: {FORMS}."
 )
 @click.option("--max-retries", type=click.IntRange(min=0), help="Attempts after the first, before the dead letter.")
-@click.option("--count", type=click.IntRange(min=1), help="Leave after so many messages were handled.")
+@click.option("--count", type=click.IntRange(min=1), help="Leave after so many messages: handled, or dead letters.")
 @click.option("--exactly-once", is_flag=True, help="Move the offset by synced transactions of the writer.")
 def command(
     place: Place,
@@ -77,7 +77,8 @@ def command(
     settings = place.settings()
     spell = payload_json if only_payload else message_json
     external = HandlerCommand(shell_command, settings.storage.data_dir, spell) if shell_command else None
-    ending = _Ending(external or _printer(spell), count)
+    retries = settings.subscribers.max_retries if max_retries is None else max_retries
+    ending = _Ending(external or _printer(spell), count, retries)
     ending.catch_signals()
     with Messenger(settings) as messenger:
         messenger.subscribe(
@@ -97,9 +98,10 @@ def command(
 class _Ending:
     """When to leave: a signal, enough messages, or nobody reads what is printed."""
 
-    def __init__(self, handle: Handle, count: int | None) -> None:
+    def __init__(self, handle: Handle, count: int | None, max_retries: int) -> None:
         self._handle = handle
         self._left = count
+        self._max_retries = max_retries
         # Its `put` may interrupt itself, unlike that of an Event: a signal handler uses it.
         self._reasons: SimpleQueue[int] = SimpleQueue()
 
@@ -114,6 +116,15 @@ class _Ending:
             forget_standard_output()
             self._reasons.put(exit_codes.OK)
             raise RetryLater from None
+        except RetryLater:
+            raise
+        except Exception:
+            if message.attempt > self._max_retries:
+                self._count()  # a dead letter is done with, too
+            raise
+        self._count()
+
+    def _count(self) -> None:
         if self._left is not None:
             self._left -= 1
             if not self._left:

@@ -104,10 +104,14 @@ def instance(
         raise click.UsageError(f"the name {name!r} cannot be a file's name: give --out-cert and --out-key")
     out_cert, out_key = out_cert or Path(f"{name}.crt"), out_key or Path(f"{name}.key")
     _check_outputs(out_cert, out_key, force, ca, ca_key)
+    from keyop.errors import CertificateError
     from keyop.federation import pem
     from keyop.federation.authority import Authority
     from keyop.federation.certificates import timestamp
 
+    for path in (ca, ca_key):
+        if not path.exists():
+            raise CertificateError(f"{path}: No such file or directory; `keyop keygen ca` makes a CA, once for all hosts")
     authority = Authority.read(str(ca), str(ca_key))
     _warn(pem.open_to_others(str(ca_key)))
     pair = authority.issue(name, sans, role, days)

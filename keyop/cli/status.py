@@ -123,7 +123,8 @@ def _part(held: LiveSubscription) -> str:
 
 def _peer(peer: LivePeer) -> str:
     name = f"{peer.name or '?'} ({peer.address})" if peer.address else peer.name
-    state = f"{name}  {peer.state} for {_age(peer.since_s)}"
+    since = "not seen yet" if peer.since_s is None else f"{peer.state} for {_age(peer.since_s)}"
+    state = f"{name}  {since}"
     sent = f"sent {peer.sent:,}, behind {peer.behind_bytes:,} bytes{_last(peer.sent_ago_s)}"
     received = f"received {peer.received:,}{_last(peer.received_ago_s)}"
     if peer.waiting_bytes:

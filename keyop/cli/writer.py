@@ -47,7 +47,8 @@ def command(place: Place, log_format: str, log_level: str, idle_exit: float | No
     options.data_dir = os.path.abspath(options.data_dir)
     if idle_exit is not None:
         options.idle_exit = idle_exit
-    arguments = [f"on_demand={int(idle_exit is not None)}", f"log_format={log_format}", f"log_level={log_level}"]
+    kind = ["on_demand=1", "take_over=1"] if idle_exit is not None else []
+    arguments = [*kind, f"log_format={log_format}", f"log_level={log_level}"]
     # What was needed to read the configuration (click, pydantic, YAML) does not stay in a writer's memory.
     os.chdir("/")
     python = [sys.executable, "-m", "keyop.writer", *arguments, *options.to_arguments()]

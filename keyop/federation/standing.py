@@ -35,7 +35,8 @@ class Standing:
         self.waiting_bytes: Callable[[], int] = _nothing
         """How much of what it sent is not committed yet."""
         self._state = PEER_AWAY
-        self._since_s = time.monotonic()
+        # When it came into this state; None: it is away, and has not been seen yet.
+        self._since_s: float | None = None
 
     def is_connected(self, name: str, address: str, waiting_bytes: Callable[[], int]) -> None:
         """It has come."""

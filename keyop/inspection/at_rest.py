@@ -16,7 +16,7 @@ from typing import NamedTuple
 from keyop.attachment.attachment import Attachment
 from keyop.attachment.spawn import writer_environment
 from keyop.configuration.settings import Settings
-from keyop.errors import WriterBusy, WriterUnavailable
+from keyop.errors import PublishTimeout, WriterBusy, WriterUnavailable
 from keyop.inspection import presence
 from keyop.protocol import entry
 from keyop.protocol.writer_options import WriterOptions
@@ -122,6 +122,11 @@ def checkpoint(settings: Settings, timeout_s: float | None = None) -> Rest:
     try:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         attachment.transact(entry.TRANSACTION.pack(0) + entry.encode(entry.CHECKPOINT), "", deadline)
+    except PublishTimeout as error:
+        raise PublishTimeout(
+            f"{directory.path}: the writer (pid {presence.writer_pid(directory)}) has not brought the journal to its "
+            f"places within {timeout_s:g} s; it may still do so, and `keyop status` says what it waits for"
+        ) from error
     finally:
         attachment.close()
     return _rest(directory, [])

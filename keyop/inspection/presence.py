@@ -50,8 +50,8 @@ class LivePeer:
     """Where it is, or was last."""
     state: str
     """``connected``, ``away``, or ``refused``: it is there, and does not let this host in."""
-    since_s: float
-    """How long it is in this state, at most since this process began."""
+    since_s: float | None
+    """How long it is in this state; None: away, and not seen since this process began."""
     round_trip_ms: float | None
     """Of the last batch: the network, and the peer's disk."""
     behind_bytes: int
@@ -209,7 +209,7 @@ def _peers(slots: list[Slot]) -> Iterator[LivePeer]:
             name=name.decode(errors="replace"),
             address=address.decode(errors="replace"),
             state=layout.PEER_STATE_NAMES.get(stored["state"] or 0, "unknown"),
-            since_s=_scaled(stored["since_ms"]) or 0.0,
+            since_s=_scaled(stored["since_ms"]),
             round_trip_ms=_scaled(stored["round_trip_us"]),
             behind_bytes=stored["behind_bytes"] or 0,
             sent=stored["sent"] or 0,

@@ -103,7 +103,17 @@ class Subscription:
 
     def open(self) -> None:
         """Have the writer grant the subscription. Raises `SubscriberBusy`, `OffsetDamaged`, `WriterUnavailable`."""
-        granted = self._held.open(self._start_offset(), exactly_once=self._options.exactly_once)
+        wanted, is_new = self._start_offset(), not self._has_offset_file()
+        granted = self._held.open(wanted, exactly_once=self._options.exactly_once)
+        if is_new and wanted != granted.offset and self._options.start == wanted:
+            # An offset that somebody has noted, and that was of another channel, or has been removed since.
+            self._log.warning(
+                "%s/%s: start=%d is no place where a message begins, so it begins at %d",
+                self.channel,
+                self.id,
+                wanted,
+                granted.offset,
+            )
         self._offset = self._granted = granted.offset
         self._carried = (granted.attempts_offset, granted.attempts)
         self._stopwatch = Stopwatch(self._held)
@@ -123,11 +133,14 @@ class Subscription:
             return 0
         if isinstance(start, datetime):
             # Not for an id that goes on where it stopped: the look through the segments may be long.
-            if self._attachment.directory.offset_file(self.channel, self.id).exists():
+            if self._has_offset_file():
                 return None
             return first_offset_since(self._attachment.directory.channel(self.channel), _ns(start), line_ts_ns)
         assert isinstance(start, int)
         return start
+
+    def _has_offset_file(self) -> bool:
+        return self._attachment.directory.offset_file(self.channel, self.id).exists()
 
     def _pass_over_old(self) -> None:
         if self._options.max_age_s is None:

@@ -1,7 +1,7 @@
 """``python -m keyop.writer``: how a writer is started, on demand or (by ``keyop writer``) in the foreground.
 
 Arguments are ``key=value`` so that nothing has to be imported to read them: those of `keyop.protocol.writer_options`,
-``on_demand``, ``supervised`` and ``once`` (0 or 1), ``log_format`` (text or json), ``log_level``,
+``on_demand``, ``supervised``, ``take_over`` and ``once`` (0 or 1), ``log_format`` (text or json), ``log_level``,
 ``turn_fd`` (an inherited lock that says that a writer is being started).
 """
 
@@ -21,8 +21,9 @@ def main(arguments: list[str]) -> int:
     writer_options = WriterOptions.from_arguments(options)
     log = Log(options.get("log_format", "text"), options.get("log_level", "info"))
     turn_fd = int(options.get("turn_fd", -1))
-    on_demand, supervised, once = (options.get(name) == "1" for name in ("on_demand", "supervised", "once"))
-    return run(writer_options, on_demand=on_demand, supervised=supervised, log=log, turn_fd=turn_fd, once=once)
+    names = ("on_demand", "supervised", "take_over", "once")
+    kinds = {name: options.get(name) == "1" for name in names}
+    return run(writer_options, log=log, turn_fd=turn_fd, **kinds)
 
 
 if __name__ == "__main__":

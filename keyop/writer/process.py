@@ -36,12 +36,14 @@ def run(
     on_demand: bool,
     log: Log,
     supervised: bool = False,
+    take_over: bool = False,
     turn_fd: int = -1,
     once: bool = False,
 ) -> int:
     """Be the writer of a data directory until told to leave; the process's exit code.
 
-    ``supervised``: the parent holds the lease that says so. ``once``: recover, commit what waits, leave the
+    ``supervised``: the parent holds the lease that says so. ``take_over``: a writer that runs on demand is asked to
+    leave, by one that then runs on demand itself. ``once``: recover, commit what waits, leave the
     directory at rest, and that is all.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -50,7 +52,9 @@ def run(
         _become_owner(directory)
         directory.make()
         directory.refuse_network_file_system()
-        leases = _take_leases(directory, options, on_demand, supervised)
+        leases = _take_leases(directory, options, on_demand and not take_over, supervised)
+        if on_demand and take_over:
+            leases.pop(0).release()  # what made the other one leave
         if turn_fd >= 0:
             lease.give_up(turn_fd)
     except WriterBusy as error:
