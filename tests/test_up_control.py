@@ -7,11 +7,13 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from child import eventually
+from child import ROOT, eventually
 from parents import kill
 from supervised import Site, all_gone, keyop, site
 
@@ -62,6 +64,18 @@ def test_restart_waits_until_it_is_at_work_again(here: Site) -> None:
     assert after["clerks"] != before["clerks"]
     assert after["writer"] == before["writer"]
     assert "clerks has left (exit code 0)" in up.log  # finished what was in hand
+    assert up.stop() == 0
+
+
+def test_a_shell_completes_the_roles(here: Site) -> None:
+    here.sections["workers"][0]["processes"] = 2
+    up = here.up()
+    words = f"keyop restart -d {here.data_dir} "
+    variables = {"_KEYOP_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "4"}
+    done = subprocess.run(
+        [sys.executable, "-m", "keyop"], env={**os.environ, "PYTHONPATH": str(ROOT), **variables}, capture_output=True
+    )
+    assert done.stdout.decode().split() == ["plain,clerks", "plain,clerks/1", "plain,clerks/2", "plain,writer"]
     assert up.stop() == 0
 
 

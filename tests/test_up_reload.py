@@ -87,6 +87,23 @@ def test_roles_that_are_switched_on_and_off(here: Site) -> None:
     assert up.stop() == 0
 
 
+def test_another_number_of_processes(here: Site) -> None:
+    """Parts of another number are granted only when the old ones have left."""
+    up = here.up()
+    for processes, ready in ((2, ["clerks/1", "clerks/2"]), (3, ["clerks/1", "clerks/2", "clerks/3"]), (1, ["clerks"])):
+        here.sections["workers"][0]["processes"] = processes
+        here.write_config()
+        eventually(
+            lambda ready=ready: (
+                {name: row["state"] for name, row in here.rows().items() if name.startswith("clerks")}
+                == dict.fromkeys(ready, "running")
+            )
+        )
+        here.publish("orders", f"with-{processes}")
+        up.wait_for(f"clerk with-{processes}")
+    assert up.stop() == 0
+
+
 def test_a_file_that_is_emptied_or_removed_or_broken_changes_nothing(here: Site) -> None:
     up = here.up()
     before = here.pids()

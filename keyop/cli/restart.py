@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from keyop.cli import exit_codes
 from keyop.cli.moment import Seconds
@@ -14,8 +15,23 @@ from keyop.cli.place import Place, at_place
 _LOOK_S = 0.1
 
 
+def _roles(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Those that run: ``billing`` as well as ``billing/1``."""
+    from keyop.errors import KeyopError
+    from keyop.storage.directory import DataDirectory
+    from keyop.supervisor.asking import ask
+
+    place = Place(ctx.params.get("data_dir"), ctx.params.get("config")).named_directory()
+    try:
+        rows = ask(DataDirectory(place), "status")["processes"][1:] if place else []
+    except KeyopError:
+        return []
+    names = {name for row in rows for name in (row["role"], row["role"].partition("/")[0])}
+    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+
+
 @click.command("restart")
-@click.argument("role")
+@click.argument("role", shell_complete=_roles)
 @at_place
 @click.option(
     "--timeout", type=Seconds(), default="60", show_default=True, help="How long to wait until it is at work again."

@@ -36,7 +36,7 @@ class Listener(Protocol):
 
 
 class Child:
-    """Raises `OSError` where it cannot be started."""
+    """Raises `OSError` and `SubprocessError` where it cannot be started."""
 
     def __init__(self, role: Role, loop: Loop, listener: Listener) -> None:
         self._loop = loop

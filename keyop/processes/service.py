@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from typing import Protocol
 
@@ -71,7 +72,7 @@ class Service:
         self.state = STARTING
         try:
             self.child = Child(self.role, self._loop, self)
-        except OSError as error:
+        except (OSError, subprocess.SubprocessError) as error:
             reason = f"cannot start: {error}"
             self._pause = self._loop.later(0, lambda: self._ended(1, 0.0, reason))
             return

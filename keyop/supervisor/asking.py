@@ -9,8 +9,7 @@ from typing import Any
 
 from keyop.errors import KeyopError, SupervisorUnavailable
 from keyop.storage.directory import DataDirectory
-from keyop.supervisor.control import SOCKET_NAME
-from keyop.supervisor.socket_path import short_path
+from keyop.supervisor.socket_path import SOCKET_NAME, short_path
 
 TIMEOUT_S = 5.0
 

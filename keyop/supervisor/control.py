@@ -5,6 +5,7 @@ A request is a line of JSON, ``{"command": "restart", "role": "hub"}``, and so i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -13,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from keyop.processes.loop import Loop
-from keyop.supervisor.socket_path import short_path
+from keyop.supervisor.socket_path import SOCKET_NAME, short_path
 
-SOCKET_NAME = "supervisor.sock"
 _MOST_CONNECTIONS = 32
 _LONGEST_REQUEST_BYTES = 4096
 _PATIENCE_S = 5.0
@@ -52,7 +52,8 @@ class Control:
         """Take no more questions. Who waits for this process's end has its connection closed by that."""
         self._loop.forget(self._listening.fileno())
         self._listening.close()
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a failing disk: the next one removes it
+            self._path.unlink()
 
     def _accept(self) -> None:
         try:

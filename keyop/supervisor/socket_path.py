@@ -1,4 +1,4 @@
-"""The path of a Unix socket holds 107 bytes, and a data directory may lie deeper than that."""
+"""Where the supervisor's socket is. The path of a Unix socket holds 107 bytes, and a data directory may lie deeper."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+SOCKET_NAME = "supervisor.sock"
+"""In ``run/``."""
 _LONGEST_BYTES = 107
 
 
