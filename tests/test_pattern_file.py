@@ -8,10 +8,11 @@ from pathlib import Path
 from zlib import crc32
 
 import pytest
-from child import Child
+from child import Child, eventually
 from conftest import end_writer
 from hypothesis import given
 from hypothesis import strategies as st
+from inbox import Inbox
 from test_cli import Cli
 
 from keyop import Messenger
@@ -139,3 +140,31 @@ def test_verify_finds_damage_and_strangers(followed: Path) -> None:
     assert [(item["kind"], Path(item["path"]).name) for item in found["problems"]] == [("pattern", "dash")]
     assert ("foreign", "a stranger") in [(item["kind"], Path(item["path"]).name) for item in found["notes"]]
     assert len(found["notes"]) == 1
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+def test_a_channel_that_is_deleted_under_a_pattern(data_dir: Path, noticed: bool) -> None:
+    cli, inbox = Cli(data_dir), Inbox()
+    with Messenger(data_dir) as m:
+        m.subscribe("c.*", "dash", inbox)
+        for channel in ("c.1", "c.2"):
+            m.publish(channel, 1, payload_type=TYPE)
+        assert inbox.take(2) == [1, 1]
+        assert m.drain(20)
+        cli("channel", "delete", "c.1", "--yes", code=1)
+        cli("channel", "delete", "c.1", "--yes", "--force")
+        m.publish("c.2", 2, payload_type=TYPE)
+        assert inbox.next().payload == 2
+        if noticed:
+            eventually(lambda: read_seen(data_dir / "subscribers" / ".patterns" / "dash") == {"c.*": {"c.2"}})
+            assert [s.channel for s in m.stats().subscribers] == ["c.2"]
+        for number in (3, 4):
+            m.publish("c.1", number, payload_type=TYPE)
+        assert inbox.take(2) == [3, 4]
+        assert m.drain(20)
+    with Messenger(data_dir) as m:
+        m.subscribe("c.*", "dash", inbox)
+        m.publish("c.1", 5, payload_type=TYPE)
+        assert inbox.next().payload == 5
+    assert inbox.messages.empty()
+    assert cli.json("verify")["problems"] == []

@@ -86,6 +86,8 @@ class Member(Subscription):
         if self._stopping:
             return False
         if self.is_gone():
+            if not self._attachment.directory.channel(self.channel).is_dir():
+                return False  # to begin anew would make it again; the pattern is about to let it go
             self._begin_anew()
         if self.replays is not None and self.replays.news():
             self.replays.deliver()
