@@ -69,10 +69,12 @@ class Membership:
 
         Raises `PublishTimeout`, and may be called again then, and `OSError`.
         """
+        offsets = [self._attachment.directory.offset_file(channel, each.id) for channel, each in self.members.items()]
         for channel, member in self.members.items():
             member.close(forget=True, deadline=deadline)
             self._replace({other: each for other, each in self.members.items() if other != channel})
-        self._seen.forget()
+        if not any(path.exists() for path in offsets):  # else other parts of the id go on
+            self._seen.forget()
 
     # ---- with each tick
 
