@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,22 @@ def test_a_retry_shows(data_dir: Path) -> None:
         m.subscribe("a", "one", fail, retry_backoff=(0.01, 60))
         publish(m, "a", 1)
         eventually(lambda: subscriber(looks.look(), "one").state == "retrying")
+        looks.close()
+
+
+def test_parts_are_one_row_and_the_one_behind_counts(data_dir: Path) -> None:
+    go_on = threading.Event()
+    with Messenger(data_dir) as m:
+        m.subscribe("a", "one", lambda msg: go_on.wait(20), part=(1, 2))
+        looks = sampler(data_dir)
+        row = subscriber(looks.look(), "one")
+        assert (row.parts_held, row.parts) == (1, 2)
+        m.subscribe("a", "one", lambda msg: None, part=(2, 2))
+        publish(m, "a", *range(100))  # by their ids: about the half of them for each
+        eventually(lambda: (row := subscriber(looks.look(), "one")).parts_held == 2 and row.lag_messages > 0)
+        assert subscriber(looks.look(), "one").lag_messages > 0
+        go_on.set()
+        eventually(lambda: (row := subscriber(looks.look(), "one")).handled == 100 and row.lag_bytes == 0)
         looks.close()
 
 

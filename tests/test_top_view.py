@@ -32,10 +32,10 @@ def a_snapshot(*channels: ChannelView) -> Snapshot:
         channels=channels or tuple(a_channel(number) for number in range(100)),
         subscribers=(
             SubscriberView(
-                "c001", "one", "subscriber", "stuck", (12, 13), 5000, 50, False, NOW - 90, 0.0, 5, 1, 1, None
+                "c001", "one", "subscriber", "stuck", (12, 13), 5000, 50, False, NOW - 90, 0.0, 5, 1, 1, None, 3, 2
             ),
             SubscriberView(
-                "c001", "fedout-hub_7740", "peer", "away", (), 0, 0, True, None, 0.0, None, None, None, None
+                "c001", "fedout-hub_7740", "peer", "away", (), 0, 0, True, None, 0.0, None, None, None, None, 1, 0
             ),
         ),
         peers=(PeerView("client", "garten-ü", "hub:7740", "connected", 1.5, 0.0, 10, 0, 12.34, 0, 0),),
@@ -133,7 +133,7 @@ def test_subscribers_peers_and_processes() -> None:
     view.show(1)
     rows = text(view)[3:5]
     assert rows[0].split() == ["c001/fedout-hub_7740", "away", "0", "0", "-", "-"]
-    assert rows[1].split()[:4] == ["c001/one", "stuck", "4.9K", "~50"]
+    assert rows[1].split()[:6] == ["c001/one", "2", "of", "3", "stuck", "4.9K"]
     view.show(2)
     assert text(view)[3].split() == ["garten-ü", "hub:7740", "client", "connected", "1.5", "12.3ms", "0", "0"]
     view.show(3)

@@ -54,7 +54,7 @@ const TABLES = {
     nothing: "Nobody has subscribed.",
     channel: (row) => row.channel,
     columns: [
-      column("Channel / id", (r) => `${r.channel} / ${r.id}`, (r) => r.key, NAME),
+      column("Channel / id", (r) => `${r.channel} / ${r.id}${r.parts > 1 ? ` (${r.parts_held} of ${r.parts})` : ""}`, (r) => r.key, NAME),
       column("State", (r) => r.state, (r) => r.state, { left: true, look: (r) => r.fault ? "bad" : STATE[r.state] }),
       column("Lag", (r) => size(r.lag_bytes), (r) => r.lag_bytes),
       column("Messages", (r) => (r.lag_is_exact ? "" : "~") + count(r.lag_messages), (r) => r.lag_messages, { spare: true }),

@@ -159,6 +159,12 @@ class Board:
         """Records committed to the channel since the writer started."""
         return load64(self.words, index + 5) or 0
 
+    def end_and_records(self, index: int) -> tuple[int | None, int | None]:
+        """Both at once, for who looks at many; None for one that changes."""
+        end_lo, end_hi, end_check, lo, hi, check = self.words[index + 2 : index + 8].tolist()
+        end = end_lo | end_hi << 32 if end_check == end_lo ^ end_hi ^ layout.CHECK else None
+        return end, lo | hi << 32 if check == lo ^ hi ^ layout.CHECK else None
+
     def set_records(self, index: int, records: int) -> None:
         """The writer's side."""
         store64(self.words, index + 5, records)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from keyop.errors import SharedMemoryError
 from keyop.inspection import presence
 from keyop.ipc import layout
@@ -50,26 +52,34 @@ class BoardWatch:
 
     def end(self, channel: str) -> int | None:
         """The committed end in bytes; None if no board says it: nothing was written since the writer began."""
-        place = self._place(channel)
-        if place is None or self._board is None:
-            return None
-        for _ in range(_TRIES):
-            end = self._board.end(place)
-            if end is not None:
-                break
-        return end
+        found = self.ends_and_records((channel,))
+        return found[channel][0] if found else None
 
     def records(self, channel: str) -> int | None:
         """Messages committed since the writer began; None without a board."""
         if self._board is None:
             return None
-        place = self._place(channel)
-        return 0 if place is None else self._board.records(place)
+        found = self.ends_and_records((channel,))
+        return found[channel][1] if found else 0
 
-    def _place(self, channel: str) -> int | None:
-        place = self._places.get(channel)
-        if place is None and self._board is not None:
-            place = self._board.find(channel.encode(errors="surrogateescape"))
-            if place is not None:
-                self._places[channel] = place
-        return place
+    def ends_and_records(self, channels: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """The committed end in bytes, and how many messages were committed since the writer began.
+
+        Of those channels that the board has: the writer puts one there when it first writes to it.
+        """
+        board = self._board
+        if board is None:
+            return {}
+        found = {}
+        places = self._places
+        for channel in channels:
+            place = places.get(channel) or board.find(channel.encode(errors="surrogateescape"))
+            if place is None:
+                continue
+            places[channel] = place
+            for _ in range(_TRIES):
+                end, records = board.end_and_records(place)
+                if end is not None and records is not None:
+                    found[channel] = end, records
+                    break
+        return found

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offsets import ParsedOffset, list_offsets
-from keyop.storage.segments import channel_end, list_segments
+from keyop.storage.segments import Segment, list_segments, segment_end
 
 _MOST_A_LOOK = 40
 # The names are listed again after so many looks, also where the directory says that nothing has changed: its time may
@@ -103,7 +103,7 @@ class FileWatch:
         found = ChannelFiles(
             exists=bool(segments) or path.is_dir(),
             first_offset=segments[0].start if segments else 0,
-            end_offset=_end(path),
+            end_offset=_end(segments),
             bytes=total,
             last_write_unix_s=round(newest_s, 3) if newest_s else None,
             offsets=dict(list_offsets(self._directory.offsets(name))),
@@ -117,11 +117,11 @@ def _sentence(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}"
 
 
-def _end(path: Path) -> int:
+def _end(segments: list[Segment]) -> int:
     try:
-        return channel_end(path)
+        return segment_end(segments[-1]) if segments else 0
     except FileNotFoundError:
-        return channel_end(path)  # the newest was removed in between: with its channel, or a newer one is there
+        return segments[-1].start  # removed in between, with its channel or because a newer one is there
 
 
 def _changed_ns(path: Path) -> int:

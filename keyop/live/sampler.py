@@ -50,7 +50,7 @@ class Sampler:
         attached = self._ports.look()
         trouble = self._files.look(self._subscribers.departed(attached))
         files = self._files.channels
-        ends = self._channels.ends(files)
+        channels, ends = self._channels.look(files, attached, elapsed_s)
         writer = self._writer()
         return Snapshot(
             data_dir=str(self._directory.path),
@@ -58,7 +58,7 @@ class Sampler:
             elapsed_s=elapsed_s,
             trouble=trouble,
             writer=writer,
-            channels=self._channels.rows(files, ends, attached, elapsed_s),
+            channels=channels,
             subscribers=self._subscribers.rows(files, ends, attached),
             peers=self._peers(attached),
             processes=self._processes.rows(writer, attached),

@@ -84,6 +84,10 @@ class SubscriberView(View):
     dead_lettered: int | None
     fault: str | None
     """What is wrong with the offset file: it counts as 0 then."""
+    parts: int
+    """How many processes may share its work; 1 where nobody holds it."""
+    parts_held: int
+    """How many of them do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class SubscriberRows:
         self._directory = directory
         self._rates = rates
         self._backlog = Backlog(directory)
-        self._held: set[_Key] = set()
+        self._held: set[_Key] | None = None
         # Channels that somebody has left or come to, and until when that is news.
         self._departed: dict[str, float] = {}
         # Offset and handled messages, and when they were seen first.
@@ -39,7 +39,9 @@ class SubscriberRows:
         """Channels that a subscriber has just left, or come to: their files have news."""
         held = {(one.channel, one.id) for process in attached for one in process.subscriptions}
         now_s = time.monotonic()
-        self._departed.update((channel, now_s + _DEPARTED_S) for channel, _ in held ^ self._held)
+        # The first look looks at all files in any case.
+        changed = held ^ self._held if self._held is not None else set()
+        self._departed.update((channel, now_s + _DEPARTED_S) for channel, _ in changed)
         self._held = held
         for channel in [channel for channel, until_s in self._departed.items() if until_s < now_s]:
             del self._departed[channel]
@@ -68,13 +70,15 @@ class SubscriberRows:
 
     def _offset(self, key: _Key, files: Mapping[str, ChannelFiles], live: list[LiveSubscription] | None) -> int:
         """Where its next message begins; of several processes that share the work the least."""
-        if live and any(one.offset is None or len(live) < one.parts for one in live):
-            # The cursor of an exactly-once subscriber is the writer's, which files it as it moves; so is a part that
-            # nobody holds.
-            parsed = read_offset(self._directory.offset_file(*key))
-        else:
-            parsed = files[key[0]].offsets.get(key[1]) if key[0] in files else None
-        return least(self._directory, parsed.value if parsed is not None else 0, live or [])
+        if not live:
+            return files[key[0]].offsets[key[1]].value
+        held = [one.offset for one in live if one.offset is not None]
+        if len(held) == live[0].parts:
+            return min(held)
+        # Where a part is that nobody holds, its files say; and where an exactly-once subscriber is, whose cursor is the
+        # writer's.
+        parsed = read_offset(self._directory.offset_file(*key))
+        return least(self._directory, parsed.value if parsed is not None else 0, live)
 
     def _row(
         self,
@@ -104,6 +108,8 @@ class SubscriberRows:
             failed=sum(one.failed for one in live) if live else None,
             dead_lettered=sum(one.dead_lettered for one in live) if live else None,
             fault=fault,
+            parts=live[0].parts if live else 1,
+            parts_held=len({one.part for one in live}),
         )
 
     def _state(self, key: _Key, offset: int, lag_bytes: int, handled: int, live: list[LiveSubscription]) -> str:

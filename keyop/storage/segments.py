@@ -65,10 +65,11 @@ def list_segments(directory: Path) -> tuple[list[Segment], list[str]]:
 def channel_end(directory: Path) -> int:
     """The global offset behind the last whole record; 0 if there is none. Raises OSError."""
     segments, _ = list_segments(directory)
-    return _end_of(segments[-1]) if segments else 0
+    return segment_end(segments[-1]) if segments else 0
 
 
-def _end_of(segment: Segment) -> int:
+def segment_end(segment: Segment) -> int:
+    """The global offset behind the last whole record of a segment. Raises OSError."""
     with segment.path.open("rb", buffering=0) as file:
         return segment.start + behind_newline(file.fileno(), os.fstat(file.fileno()).st_size)
 

@@ -17,6 +17,10 @@ def _state_style(row: SubscriberView) -> Style:
     return {"retrying": Style.WARN, "away": Style.DIM, "busy": Style.GOOD}.get(row.state, Style.PLAIN)
 
 
+def _subscriber(row: SubscriberView) -> str:
+    return f"{row.channel}/{row.id}" + (f" {row.parts_held} of {row.parts}" if row.parts > 1 else "")
+
+
 def _lag_messages(row: SubscriberView) -> str:
     return f"{'' if row.lag_is_exact else '~'}{figures.count(row.lag_messages)}"
 
@@ -54,7 +58,7 @@ SUBSCRIBERS = Table(
     lambda row: (row.channel, row.id),
     lambda row: str(row.channel),
     (
-        Column("CHANNEL/ID", 0, lambda r, _: f"{r.channel}/{r.id}", lambda r: (r.channel, r.id), False, False),
+        Column("CHANNEL/ID", 0, lambda r, _: _subscriber(r), lambda r: (r.channel, r.id), False, False),
         Column("STATE", 8, lambda r, _: r.state, lambda r: r.state, False, False, _state_style),
         Column("LAG", 6, lambda r, _: figures.size(r.lag_bytes), lambda r: r.lag_bytes),
         Column("MSGS", 7, lambda r, _: _lag_messages(r), lambda r: r.lag_messages),
