@@ -187,6 +187,27 @@ def test_nobody_outlives_a_parent_that_is_killed_not_even_who_ignores_sigterm() 
         eventually(lambda: not any(map(lives, pids)))
 
 
+def _somebody_has(word: str) -> bool:
+    """Whether this stands on the command line of any process; a child that has not come to exec has its parent's."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if word.encode() in path.read_bytes() and lives(int(path.parent.name)):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 8])
+def test_at_no_moment_of_the_start_either(count: int) -> None:
+    word = f"marked-{os.getpid()}-{count}"
+    with ParentProcess(*(role(f"r{number}", f"'{word}'\n{WAIT}") for number in range(10))) as parent:
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        eventually(lambda: len(children.read_text().split()) >= count)
+        parent.kill()
+        eventually(lambda: not _somebody_has(word))
+
+
 def test_nor_do_the_children_of_a_child_that_is_a_parent_itself() -> None:
     inner = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"

@@ -289,13 +289,15 @@ def test_a_handler_that_hangs_costs_the_grace_and_no_more(here: Site) -> None:
     assert any("writer has left (exit code 0)" in line for line in rest)
 
 
-def test_the_end_of_its_terminal_ends_it(here: Site) -> None:
+@pytest.mark.parametrize("ignored", [False, True])
+def test_the_end_of_its_terminal_ends_it_unless_told_by_nohup(here: Site, ignored: bool) -> None:
     """SIGHUP alone means: read the file again. With a terminal that is gone it means what it always has."""
     import pty
 
     config = here.write_config()
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
         os.environ["PYTHONPATH"] = str(ROOT)
         os.execv(sys.executable, [sys.executable, "-m", "keyop", "up", "-c", str(config)])
     try:
@@ -304,6 +306,11 @@ def test_the_end_of_its_terminal_ends_it(here: Site) -> None:
             heard += os.read(terminal, 4096)
         pids = here.pids()
         os.close(terminal)
+        if ignored:
+            kill(pids["writer"])  # it is well, and looks after what has died
+            eventually(lambda: here.rows()["writer"]["restarts"] == 1)
+            pids = here.pids()
+            kill(pid, signal.SIGTERM)
         _, status = os.waitpid(pid, 0)
         assert os.waitstatus_to_exitcode(status) == 0
         all_gone(pids)

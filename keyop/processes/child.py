@@ -20,6 +20,7 @@ _LAST_LINES = 10
 _LONGEST_LAST_LINE = 300
 _LONGEST_LINE_BYTES = 16_384
 _READ_BYTES = 65_536
+_LAST_READS = 32  # a pipe holds one of them, unless somebody has made it larger
 _PR_SET_PDEATHSIG = 1
 # What a service manager tells its own child is not for the children of that.
 _NOT_FOR_CHILDREN = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
@@ -73,10 +74,11 @@ class Child:
         """Its exit code once it has ended, negative for a signal; then all that it wrote has been read."""
         code = self._process.poll()
         if code is not None:
-            # What of its own it has started may hold the pipes still. Nobody waits for that.
+            # What it has started itself may hold the pipes still, and write on. Nobody waits for that.
             self._read_readiness()
-            while self._output_fd is not None and self._read_some(self._output_fd):
-                pass
+            for _ in range(_LAST_READS):
+                if self._output_fd is None or not self._read_some(self._output_fd):
+                    break
             self._close_readiness()
             self._close_output()
         return code

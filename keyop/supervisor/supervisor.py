@@ -46,7 +46,8 @@ class Supervisor:
         self._is_reading = False
         self._reading_is_due = False
         self._was_up = False
-        self._has_terminal = _terminal_is_there()
+        # Who has started it with `nohup` wants it to outlive the terminal.
+        self._has_terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _terminal_is_there()
 
     def run(self) -> int:
         """Until told to stop; the exit code."""
