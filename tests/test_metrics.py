@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -397,6 +398,56 @@ def test_ready_is_said_to_whom_waits(data_dir: Path) -> None:
         os.close(reading)
         process.terminate()
         assert process.wait(DEADLINE_S) == 0
+
+
+def test_it_outlives_its_directory_and_says_so(data_dir: Path, server: Server) -> None:
+    with Messenger(data_dir) as m:
+        m.publish("a", 0, payload_type=TYPE)
+    kill_writer(data_dir, signal.SIGTERM)
+    assert of(server.scrape(), "keyop_channel_appended_bytes_total", channel="a") > 0
+    elsewhere = data_dir.with_name("elsewhere")
+    data_dir.rename(elsewhere)
+    found = server.scrape()
+    assert of(found, "keyop_writer_up") == 0
+    assert of(found, "keyop_storage_free_bytes") == -1
+    elsewhere.rename(data_dir)
+    assert of(server.scrape(), "keyop_channel_appended_bytes_total", channel="a") > 0
+
+
+def test_it_listens_at_an_ipv6_address(data_dir: Path) -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("no IPv6 here")
+    data_dir.mkdir()
+    server = Server(data_dir, "[::1]:0")
+    try:
+        assert server.url.startswith("http://[::1]:")
+        assert of(server.scrape(), "keyop_writer_up") == 0
+    finally:
+        assert server.stop() == 0
+
+
+def test_keyop_up_serves_them(data_dir: Path, tmp_path: Path) -> None:
+    config = tmp_path / "keyop.yaml"
+    config.write_text(f"storage: {{data_dir: {data_dir}}}\nmetrics: {{enabled: true, listen_addr: '127.0.0.1:0'}}\n")
+    up = [sys.executable, "-m", "keyop.cli", "up", "-c", str(config)]
+    process = subprocess.Popen(up, env=environment(), stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "all is up" in line:
+                break
+        (url,) = re.findall(r"serving (http://\S+/metrics)", "".join(lines))
+        with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
+            assert of(parse(answer.read().decode()), "keyop_writer_up") == 1
+    finally:
+        process.terminate()
+        process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0
 
 
 # ---- the Grafana dashboard

@@ -113,8 +113,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         path = self.path.partition("?")[0]
         if path == "/metrics":
-            with self.server.looking:
-                body, content_type = expose(self.server.observer, self.headers.get("Accept", ""))
+            try:
+                with self.server.looking:
+                    body, content_type = expose(self.server.observer, self.headers.get("Accept", ""))
+            except Exception as error:
+                _log.exception("a scrape failed")
+                self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, explain=f"{type(error).__name__}: {error}")
+                return
         elif path == "/":
             body, content_type = _PAGE, "text/html; charset=utf-8"
         else:
