@@ -35,9 +35,8 @@ def command(place: Place, listen: str | None, log_format: str, log_level: str) -
     \b
     Examples:
       keyop metrics -d ./data | grep lag
-      keyop metrics -d ./data > /var/lib/node_exporter/keyop.prom.$$ && mv ...   # for the textfile collector
-      keyop metrics -d ./data --listen                                           # at 127.0.0.1:9464
-      keyop metrics -c keyop.yaml --listen :9464                                 # for other hosts, too
+      keyop metrics -d ./data --listen            # at http://127.0.0.1:9464/metrics
+      keyop metrics -c keyop.yaml --listen :9464  # for other hosts, too
     """
     from keyop.metrics.serving import REASON, become
 
