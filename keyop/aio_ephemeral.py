@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from keyop.configuration.address import host_and_port
+from keyop.configuration.address import checked_address
 from keyop.configuration.lookup import settings_for
 from keyop.configuration.settings import HubReference, Settings, StorageSettings
 from keyop.deadline import deadline_in
@@ -51,7 +51,7 @@ def ephemeral_settings(
     if not reference.addr:
         raise ConfigError("an ephemeral messenger needs a hub: hub='host:7740', or client.hubs in the configuration")
     try:
-        host, _port = host_and_port(reference.addr)
+        host, _port = checked_address(reference.addr)
     except ValueError as error:
         raise ConfigError(f"hub: {error}") from error
     if not host:

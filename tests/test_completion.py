@@ -70,6 +70,9 @@ def test_names_of_channels_and_ids(place: Path) -> None:
     assert answers(place, "keyop consume orders --id ", **here) == ["plain,billing"]
     assert answers(place, "keyop consume --id ", **here) == ["plain,billing", "plain,mailer"]
     assert answers(place, "keyop audit --channel ord", **here) == ["plain,orders", "plain,orders.eu"]
+    assert answers(place, "keyop offsets show orders ", **here) == ["plain,billing"]
+    assert answers(place, "keyop dead-letter list orders --subscriber ", **here) == ["plain,billing"]
+    assert answers(place, "keyop worker shop:") == ["file,shop:"]
     assert answers(place, "keyop tail -c ") == ["file,"]
     assert answers(place, "keyop tail -d da") == ["dir,da"]
 
@@ -121,9 +124,9 @@ def test_every_command_completes_them() -> None:
             continue
         if parameter.name == "channel":
             assert isinstance(parameter.type, ChannelName), where
-        elif parameter.name in ("id", "subscriber", "subscriber_id") and "dead-letter" not in where:
+        elif parameter.name in ("id", "subscriber", "subscriber_id"):
             assert isinstance(parameter.type, SubscriberId), where
-        elif parameter.metavar in ("FILE", "DIR"):
+        elif parameter.metavar in ("FILE", "DIR", "MODULE:APP"):
             plain = parameter._custom_shell_complete is None and not isinstance(
                 parameter.type, (click.Path, click.File)
             )

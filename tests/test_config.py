@@ -579,6 +579,16 @@ def test_addresses(address: str, expected: tuple[str, int]) -> None:
     assert host_and_port(address) == expected
 
 
+@pytest.mark.parametrize("address", ["hub.example", "[::1]", "0.0.0.0"])
+def test_an_address_names_its_port(write: Write, address: str) -> None:
+    text = "storage: {{data_dir: x}}\nhub: {{listen_addr: '{0}'}}\nclient: {{hubs: [{{addr: '{0}'}}]}}\n"
+    listening, hub = faults_of(lambda: Config.load(write(text.format(address))))
+    assert f"hub.listen_addr = '{address}'" in listening
+    assert f"names no port: write {address}:7740" in listening
+    assert f"client.hubs[0].addr = '{address}'" in hub
+    assert f"names no port: write {address}:7740" in hub
+
+
 @pytest.mark.parametrize("address", ["::1", "a:b", "a:", "a:65536", "ws://a:1", "a:1/", "a b:1", "a:-1", "a:٣", "[a:1"])
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(ValueError, match="is not an address"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from keyop.cli.paths import files
 from keyop.cli.place import Place, at_place
 
 
@@ -13,7 +14,10 @@ from keyop.cli.place import Place, at_place
     "--listen", metavar="HOST:PORT", help="Where to listen; port 0 takes a free one.  [default: 127.0.0.1:7741]"
 )
 @click.option(
-    "--token-file", metavar="FILE", help="The first line is a token that a browser has to show once, as /?token=TOKEN."
+    "--token-file",
+    metavar="FILE",
+    shell_complete=files,
+    help="The first line is a token that a browser has to show once, as /?token=TOKEN.",
 )
 @click.option("--allow-host", "allowed", multiple=True, metavar="NAME", help="A further name of this host. Repeatable.")
 @click.option("--open", "opens", is_flag=True, help="Open it in the browser of this machine.")

@@ -14,7 +14,7 @@ import click
 from keyop.cli import exit_codes, letter_text
 from keyop.cli.asking import agreed, as_yes
 from keyop.cli.moment import Moment
-from keyop.cli.names import ChannelName
+from keyop.cli.names import ChannelName, SubscriberId
 from keyop.cli.place import Place, as_json, at_place
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _selecting(function: _Function) -> Callable[..., Any]:
 
     @click.argument("channel", type=ChannelName())
     @click.option("--id", "ids", multiple=True, metavar="ID", help="Of the letter, or of its message; may be repeated.")
-    @click.option("--subscriber", metavar="ID", help="Of this subscriber.")
+    @click.option("--subscriber", type=SubscriberId(), metavar="ID", help="Of this subscriber.")
     @click.option(
         "--since", type=Moment(), metavar="WHEN", help="Failed since 2026-03-31T14:22, or in the last 10m, 2h."
     )

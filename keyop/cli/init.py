@@ -61,12 +61,12 @@ def command(file: str, data_dir: str, is_hub: bool, hub_address: str, force: boo
 
 
 def _checked(address: str) -> str:
-    from keyop.configuration.address import host_and_port
+    from keyop.configuration.address import checked_address
 
     if not address:
         return ""
     try:
-        host, port = host_and_port(address)
+        host, port = checked_address(address)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     if not host or not port:

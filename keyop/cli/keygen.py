@@ -111,7 +111,8 @@ def instance(
 
     for path in (ca, ca_key):
         if not path.exists():
-            raise CertificateError(f"{path}: No such file or directory; `keyop keygen ca` makes a CA, once for all hosts")
+            way = "`keyop keygen ca` makes a CA, once for all hosts"
+            raise CertificateError(f"{path}: No such file or directory; {way}")
     authority = Authority.read(str(ca), str(ca_key))
     _warn(pem.open_to_others(str(ca_key)))
     pair = authority.issue(name, sans, role, days)

@@ -6,13 +6,14 @@ import click
 
 from keyop.cli.moment import Seconds
 from keyop.cli.names import SubscriberId
+from keyop.cli.paths import files
 from keyop.cli.place import Place, at_place
 
 _MOST_PROCESSES = 64
 
 
 @click.command("worker")
-@click.argument("app", metavar="MODULE:APP")
+@click.argument("app", metavar="MODULE:APP", shell_complete=files)
 @at_place
 @click.option(
     "--processes",

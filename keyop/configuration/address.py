@@ -18,6 +18,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def checked_address(address: str) -> tuple[str, int]:
+    """Host and port of an address that names its port, as addresses in a configuration do. Raises ValueError."""
+    host, port = host_and_port(address)
+    if ":" not in address or address.endswith("]"):
+        raise ValueError(f"{address!r} names no port: write {address}:{DEFAULT_PORT}")
+    return host, port
+
+
 def host_and_port(address: str, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
     """Host and port of ``host:port``, ``:7740``, ``[::1]:7740`` or ``host`` (port 7740); the host may be empty.
 

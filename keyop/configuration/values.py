@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, StrictStr
 
-from keyop.configuration.address import host_and_port
+from keyop.configuration.address import checked_address
 from keyop.configuration.durations import parse_duration
 from keyop.names import check_channel, check_subscriber_id
 
@@ -36,13 +36,13 @@ def _path(value: object) -> object:
 
 def _address(value: str) -> str:
     if value:
-        host_and_port(value)
+        checked_address(value)
     return value
 
 
 def _hub_address(value: str) -> str:
     if value:
-        host, port = host_and_port(value)
+        host, port = checked_address(value)
         if not host or not port:
             raise ValueError("needs a host and a port: hub.example:7740")
     return value
