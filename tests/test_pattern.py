@@ -14,6 +14,7 @@ import pytest
 from child import Child, eventually, kill_writer
 from conftest import end_writer
 from inbox import Inbox
+from test_cli import Cli
 
 import keyop.aio
 from keyop import Message, Messenger, RetryLater, SubscriberBusy, follow
@@ -404,3 +405,30 @@ def test_a_memory_that_cannot_be_written_is_written_later(
         eventually(lambda: "cannot be noted" in caplog.text)
         monkeypatch.setattr(memory, "write_seen", real)
         eventually(lambda: seen(data_dir) == {"c.*": {"c.1"}})
+
+
+@pytest.mark.parametrize("exactly_once", [False, True])
+def test_what_is_put_back_comes_to_the_pattern_s_subscriber(data_dir: Path, exactly_once: bool) -> None:
+    """Its attempts hold up neither the channel that it is from nor others."""
+    cli = Cli(data_dir)
+    down = threading.Event()
+    down.set()
+    handled: list[tuple[str, Any, int]] = []
+
+    def handle(message: Message) -> None:
+        if message.payload == "bad" and (down.is_set() or message.attempt < 3):
+            raise ConnectionError
+        handled.append((message.channel, message.payload, message.attempt))
+
+    with Messenger(data_dir) as m:
+        m.subscribe("c.*", "dash", handle, max_retries=3, retry_backoff=(0.01, 0.01), exactly_once=exactly_once)
+        publish(m, "c.1", "bad")
+        publish(m, "c.2", "good")
+        assert m.drain(DEADLINE_S)
+        assert handled == [("c.2", "good", 1)]
+        down.clear()
+        cli("dead-letter", "replay", "c.1", "--yes")
+        eventually(lambda: ("c.1", "bad", 3) in handled)
+        publish(m, "c.1", "next")
+        assert m.drain(DEADLINE_S)
+        assert handled == [("c.2", "good", 1), ("c.1", "bad", 3), ("c.1", "next", 1)]
