@@ -249,6 +249,33 @@ def test_a_directory_that_cannot_be_listed(data_dir: Path) -> None:
     assert channel(snapshot, "a").end_offset > 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which root alone can")
+def test_what_another_user_may_not_see(data_dir: Path) -> None:
+    with Messenger(data_dir) as m:
+        publish(m, "open", 1)
+        publish(m, "closed", 1)
+        m.subscribe("open", "one", lambda msg: None)
+        for path in (data_dir, *data_dir.parents):
+            if path.owner() == "root" and path.name.startswith(("pytest-", "test_", "data")):
+                path.chmod(0o755)
+        (data_dir / "channels/closed").chmod(0o700)
+        (data_dir / "subscribers").chmod(0o700)
+        with Child(
+            """
+            from keyop.live.sampler import Sampler
+            from keyop.storage.directory import DataDirectory
+            os.setuid(65534)
+            looks = Sampler(DataDirectory(data_dir))
+            for _ in range(2):
+                found = looks.look()
+                say(found.writer.state, [row.channel for row in found.channels], found.trouble)
+            """,
+            data_dir,
+        ) as child:
+            for _ in range(2):
+                child.expect(f"unseen ['open'] {data_dir}/subscribers: Permission denied")
+
+
 def test_files_are_looked_at_in_turn(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count = 3 * files._MOST_A_LOOK
     with Messenger(data_dir) as m:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -42,28 +42,21 @@ class FileWatch:
         self._directory = directory
         self.channels: dict[str, ChannelFiles] = {}
         """By name."""
-        self._stamps: tuple[int, int] = (0, 0)
+        self._stamps: tuple[int, ...] = ()
         self._looks = 0
         self._turn: list[str] = []
+        self._troubles: list[str] = []
 
     def look(self, urgent: Iterable[str] = ()) -> str | None:
         """List the names if need be, look at all new channels, at the urgent ones, and at the next ones in turn.
 
         What could not be read, as a sentence; a channel that cannot be read stays as it was seen last.
         """
-        troubles = []
-        try:
-            new = self._list()
-        except OSError as error:
-            new = set()
-            troubles.append(_sentence(error))
+        self._troubles.clear()
+        new = self._list()
         for name in [*(new | set(urgent) & self.channels.keys()), *islice(self._next(), _MOST_A_LOOK)]:
-            try:
-                self._read(name)
-            except OSError as error:
-                self.channels.setdefault(name, _UNREAD)
-                troubles.append(_sentence(error))
-        return troubles[0] if troubles else None
+            self._read(name)
+        return self._troubles[0] if self._troubles else None
 
     def _next(self) -> Iterable[str]:
         """Each name once, those that come next first."""
@@ -77,40 +70,53 @@ class FileWatch:
     def _list(self) -> set[str]:
         """Forget the channels that are gone; the names of new ones."""
         parents = (self._directory.channels, self._directory.subscribers)
-        stamps = (_changed_ns(parents[0]), _changed_ns(parents[1]))
-        if stamps == self._stamps and self._looks % _LIST_EVERY:
-            self._looks += 1
-            return set()
+        stamps = tuple(map(_changed_ns, parents))
         self._looks += 1
-        names = {name for parent in parents for name in _directories(parent)}
+        if stamps == self._stamps and self._looks % _LIST_EVERY:
+            return set()
+        names: set[str] = set()
+        for parent in parents:
+            try:
+                names.update(_directories(parent))
+            except OSError as error:
+                self._troubles.append(_sentence(error))
+                names |= self.channels.keys()  # nothing is known of who has gone
         for name in self.channels.keys() - names:
             del self.channels[name]
-        self._stamps = stamps
+        self._stamps = () if self._troubles else stamps
         return names - self.channels.keys()
 
     def _read(self, name: str) -> None:
-        path = self._directory.channel(name)
-        segments, _ = list_segments(path)
-        total = 0
-        newest_s = 0.0
-        for segment in segments:
-            try:
-                status = segment.path.stat()
-            except FileNotFoundError:
-                continue
-            total += status.st_size
-            newest_s = max(newest_s, status.st_mtime)
-        found = ChannelFiles(
-            exists=bool(segments) or path.is_dir(),
-            first_offset=segments[0].start if segments else 0,
-            end_offset=_end(segments),
-            bytes=total,
-            last_write_unix_s=round(newest_s, 3) if newest_s else None,
-            offsets=dict(list_offsets(self._directory.offsets(name))),
-        )
+        before = self.channels.get(name, _UNREAD)
+        found = before
+        try:
+            found = _with_segments(found, self._directory.channel(name))
+            found = replace(found, offsets=dict(list_offsets(self._directory.offsets(name))))
+        except OSError as error:
+            self._troubles.append(_sentence(error))
         # The same object for the same content: rows that are made of it are kept.
-        if self.channels.get(name) != found:
-            self.channels[name] = found
+        self.channels[name] = before if before == found else found
+
+
+def _with_segments(files: ChannelFiles, path: Path) -> ChannelFiles:
+    segments, _ = list_segments(path)
+    total = 0
+    newest_s = 0.0
+    for segment in segments:
+        try:
+            status = segment.path.stat()
+        except FileNotFoundError:
+            continue
+        total += status.st_size
+        newest_s = max(newest_s, status.st_mtime)
+    return replace(
+        files,
+        exists=bool(segments) or path.is_dir(),
+        first_offset=segments[0].start if segments else 0,
+        end_offset=_end(segments),
+        bytes=total,
+        last_write_unix_s=round(newest_s, 3) if newest_s else None,
+    )
 
 
 def _sentence(error: OSError) -> str:
@@ -127,7 +133,7 @@ def _end(segments: list[Segment]) -> int:
 def _changed_ns(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 

@@ -66,10 +66,11 @@ class Sampler:
 
     def _writer(self) -> WriterView:
         directory = self._directory
-        if not directory.path.is_dir():
+        # `Path.is_dir` raises where a directory above may not be entered.
+        if not os.path.isdir(directory.path):
             return WriterView("no directory", None, None, None, 0.0, 0.0)
         if not presence.writer_lives(directory):
-            state = "not running" if directory.channels.is_dir() else "empty"
+            state = "not running" if os.path.isdir(directory.channels) else "empty"
             return WriterView(state, None, None, None, 0.0, 0.0)
         pid = presence.writer_pid(directory)
         board = self._board.seen
@@ -110,8 +111,12 @@ class Sampler:
 
 def require(directory: DataDirectory) -> None:
     """Raise `DataDirectoryError` if there is no such directory. One in which nobody has published yet is fine."""
-    if not directory.path.is_dir():
-        raise DataDirectoryError(f"{directory.path}: there is no such directory")
+    try:
+        directory.path.stat()
+    except FileNotFoundError:
+        raise DataDirectoryError(f"{directory.path}: there is no such directory") from None
+    except OSError as error:
+        raise DataDirectoryError(f"{directory.path}: cannot be looked at: {error.strerror}") from error
 
 
 def look_twice(directory: DataDirectory, *, interval_s: float) -> Snapshot:
