@@ -464,6 +464,38 @@ def test_of_a_cursor_the_highest_count_is_the_truth(store: Store) -> None:
     }
 
 
+def parts(id: bytes, *places: tuple[int, int]) -> bytes:
+    states = b"".join(entry.PART_STATE.pack(offset, moves, offset, 0) for moves, offset in places)
+    return entry.encode(entry.PARTS, b"c", id, value=min(offset for _, offset in places), data=states)
+
+
+def test_parts_are_known_by_one_frame_and_each_by_its_own_count(store: Store) -> None:
+    store.commit([A], also=[parts(b"s", (3, 0), (7, len(A)))])
+    store.commit([B], also=[parts(b"s", (4, len(A)), (6, 0))])
+    found = store.recover()
+    assert [(at.moves, at.offset) for at in found.cursors[b"c", b"s"]] == [(4, len(A)), (7, len(A))]
+
+
+@pytest.mark.parametrize("before", [cursor(b"s", 90, 0), parts(b"s", (90, 0), (91, 0), (92, 0))])
+def test_another_number_of_parts_takes_the_place_of_what_was(store: Store, before: bytes) -> None:
+    store.commit([A], also=[before])
+    store.commit(also=[parts(b"s", (5, len(A)), (6, len(A)))])
+    assert [at.moves for at in store.recover().cursors[b"c", b"s"]] == [5, 6]
+    store.commit([B], also=[parts(b"s", (90, 0), (91, 0))])
+    store.commit(also=[cursor(b"s", 4, len(A))])
+    assert [at.moves for at in store.recover().cursors[b"c", b"s"]] == [4]
+
+
+def test_parts_that_were_forgotten_leave_no_file(store: Store) -> None:
+    files = store.directory.offset_file("c", "s"), store.directory.parts_file("c", "s")
+    files[0].parent.mkdir()
+    for path in files:
+        path.write_bytes(b"7\n")
+    store.commit([A], also=[parts(b"s", (1, 0), (1, 0)), entry.encode(entry.FORGET, b"c", b"s")])
+    assert store.recover().cursors == {}
+    assert not any(path.exists() for path in files)
+
+
 def test_a_forgotten_id_does_not_come_back_and_one_that_came_again_does(store: Store) -> None:
     for id in ("gone", "again"):
         path = store.directory.offset_file("c", id)
