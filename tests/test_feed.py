@@ -102,6 +102,17 @@ def size(*lines: bytes) -> int:
     return sum(len(one) + 1 for one in lines)
 
 
+def test_what_was_put_back_stays_whatever_the_list_says(data_dir: Path) -> None:
+    """Its envelopes name the channel that they were published to."""
+    peer = Peer(data_dir, "c", "c.replay")
+    peer.append(line(1, replay_for="s", replay="id-0"), channel="c.replay")
+    assert peer.collect() is None
+    peer.append(line(2))
+    assert peer.numbers(peer.collect()) == [2]
+    assert not (data_dir / "subscribers" / "c.replay").exists()
+    peer.close()
+
+
 def test_the_position_follows_what_is_acknowledged(peer: Peer, data_dir: Path) -> None:
     lines = [line(n) for n in range(4)]
     peer.append(*lines[:2])

@@ -14,6 +14,7 @@ from keyop.federation.feed import SECOND_LOOK_S, Feed, start_of_new
 from keyop.federation.record import Record
 from keyop.federation.route import Link, Stays
 from keyop.federation.traffic import Traffic
+from keyop.names import is_replay
 
 
 class Parcel:
@@ -58,8 +59,12 @@ class Outbound:
         self._audit = audit
         self._traffic = traffic
         self._link: Link | None = None
-        self.feeds = {channel: Feed(attachment, channel, position_id, self._stays, self._gap) for channel in channels}
-        """By channel."""
+        self.feeds = {
+            channel: Feed(attachment, channel, position_id, self._stays, self._gap)
+            for channel in channels
+            if not is_replay(channel)  # its envelopes name the channel that they were published to
+        }
+        """By channel. What was put back stays on its host."""
         # Feeds that may have something, in the order of their turns.
         self._ready: dict[str, None] = dict.fromkeys(self.feeds)
         self._collected: Parcel | None = None
