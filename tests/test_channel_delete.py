@@ -357,3 +357,49 @@ def test_a_channel_that_is_a_file_is_refused(data_dir: Path) -> None:
     with pytest.raises(PublishRefused, match="not a directory"):
         attachment.transact(entry.TRANSACTION.pack(0) + entry.encode(entry.DELETE, b"f"), "f")
     attachment.close()
+
+
+# ---- subscribers of other kinds
+
+
+def test_by_force_under_parts(data_dir: Path, cli: Cli) -> None:
+    """Each part begins anew; together they handle all that is new."""
+    fill(data_dir)
+    inboxes = [Inbox(), Inbox()]
+    with Messenger(data_dir) as first, Messenger(data_dir) as second:
+        for number, m in enumerate((first, second), 1):
+            m.subscribe("c", "shared", inboxes[number - 1], part=(number, 2))
+        assert first.drain(5)
+        assert second.drain(5)
+        cli("channel", "delete", "c", "--force", "--yes")
+        first.publish_batch("c", range(40), payload_type="t")
+        eventually(lambda: sum(inbox.messages.qsize() for inbox in inboxes) == 40)
+        assert first.drain(5)
+        assert second.drain(5)
+    got = [[inbox.next().payload for _ in range(inbox.messages.qsize())] for inbox in inboxes]
+    assert sorted(got[0] + got[1]) == list(range(40))
+    assert all(numbers == sorted(numbers) for numbers in got)
+    with Messenger(data_dir) as m:
+        m.subscribe("c", "shared", inboxes[0])
+        m.publish("c", 40, payload_type="t")
+        assert inboxes[0].take(1) == [40]
+
+
+def test_by_force_under_a_pattern(data_dir: Path, cli: Cli) -> None:
+    fill(data_dir, channel="sensors.a")
+    fill(data_dir, channel="sensors.b")
+    inbox = Inbox()
+    with Messenger(data_dir) as m:
+        m.subscribe("sensors.*", "dash", inbox, start="latest")
+        cli("channel", "delete", "sensors.a", "--force", "--yes")
+        m.publish_batch("sensors.a", range(3), payload_type="t")
+        assert inbox.take(3) == [0, 1, 2]
+        m.publish("sensors.b", 3, payload_type="t")
+        assert inbox.take(1) == [3]
+        assert m.drain(5)
+    with Messenger(data_dir) as m:
+        m.subscribe("sensors.*", "dash", inbox)
+        m.publish("sensors.a", 4, payload_type="t")
+        assert inbox.take(1) == [4]
+        assert m.drain(5)
+    assert inbox.messages.empty()
