@@ -11,16 +11,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from child import DEADLINE_S, ROOT, eventually, freeze, writer_pid
 from federation import Host, Net, Pair, Process, net_at, to_hub
+from raw_peer import connect
 from test_writer import fill
 
 from keyop.errors import SharedMemoryError
 from keyop.federation.hub import Hub
-from keyop.ipc import layout
+from keyop.federation.wire import client_hello
+from keyop.ipc import layout, lease
 
 
 @pytest.fixture
@@ -248,6 +251,49 @@ def test_sigterm_during_the_start(pair: Pair, role: str) -> None:
         time.sleep(delay_s)  # the moment is what is tried, not waited for
         assert process.stop() in (0, -signal.SIGTERM), process.log
         assert "Traceback" not in process.log
+
+
+@pytest.fixture
+def frozen(pair: Pair) -> Iterator[Pair]:
+    """Hub and client have run, and stopped; the writers of both stand still."""
+    for host in (pair.hub, pair.client):
+        host.configure(federation={"drain_timeout_ms": 500})
+    pair.start()
+    pair.client.client.stop()
+    pair.hub.hub.stop()
+    pids = [pid for host in (pair.hub, pair.client) if (pid := writer_pid(host.path)) is not None]
+    assert len(pids) == 2
+    for pid in pids:
+        freeze(pid)
+    try:
+        yield pair
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_sigterm_during_a_start_that_waits_for_the_writer(frozen: Pair) -> None:
+    """The positions of the client's hub are not open, and it leaves all the same."""
+    client = frozen.client.start_client(wait=False)
+    eventually(lambda: lease.is_held(frozen.client.path / "run" / "client.lock"))
+    began_s = time.monotonic()
+    assert client.stop() == 0
+    assert time.monotonic() - began_s < 8
+    client.wait_for("leaving before the start was done")
+
+
+def test_sigterm_while_peers_wait_for_their_positions(frozen: Pair) -> None:
+    """It leaves in the time that batches have, not in the time that the opening of positions has."""
+    hub = frozen.hub.start_hub()
+    tls = frozen.client.tls
+    with ExitStack() as stack:
+        for _ in range(3):
+            wire = stack.enter_context(connect(frozen.hub.address, tls))
+            wire.send(client_hello("p", ["down"], False, ()))
+        began_s = time.monotonic()
+        assert hub.stop() == 0
+        assert time.monotonic() - began_s < 12
+    assert "Traceback" not in hub.log
 
 
 # ---- the wire

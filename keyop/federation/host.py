@@ -35,7 +35,7 @@ CLOSE_TIMEOUT_S = 10.0
 ANOTHER_CA = "another CA, come again"
 _LOOK_S = 0.5
 # Behind the time for the batches under way: for positions, and for what the ring holds.
-_LEAVE_S = 2.0
+LEAVE_S = 2.0
 
 
 class Host:
@@ -196,14 +196,14 @@ class Host:
     async def drain(self) -> None:
         """Finish the batches under way, and close every connection with 1001."""
         self.is_leaving = True
-        self._leave_by_s = time.monotonic() + self.limits.drain_timeout_s + _LEAVE_S
+        self._leave_by_s = time.monotonic() + self.limits.drain_timeout_s + LEAVE_S
         if self._loss.done():  # nothing that is under way will arrive
             self._leave_by_s = time.monotonic()
             self.close_all(CloseCode.GOING_AWAY, "going away")
         for connection in list(self._connections):
             connection.drain()
         try:
-            async with asyncio.timeout(self.limits.drain_timeout_s + CLOSE_TIMEOUT_S):
+            async with asyncio.timeout(self.limits.drain_timeout_s + LEAVE_S):
                 while self._connections:
                     self._one_ended.clear()
                     await self._one_ended.wait()
@@ -216,7 +216,7 @@ class Host:
         self.news.close()
         self.audit.flush()
         await asyncio.to_thread(self.known.close)
-        await asyncio.to_thread(self.attachment.close, max(_LEAVE_S, self.deadline() - time.monotonic()))
+        await asyncio.to_thread(self.attachment.close, max(LEAVE_S, self.deadline() - time.monotonic()))
         self.acknowledgements.close()
         self._lease.release()
 

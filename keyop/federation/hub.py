@@ -10,7 +10,7 @@ from keyop.configuration.settings import PeerSettings, Settings
 from keyop.errors import KeyopError
 from keyop.federation.connection import Connection
 from keyop.federation.durations import go_duration
-from keyop.federation.host import ANOTHER_CA, Host
+from keyop.federation.host import ANOTHER_CA, LEAVE_S, Host
 from keyop.federation.listener import Arrived, Listener
 from keyop.federation.outbound import Outbound
 from keyop.federation.peers import Known, Peer, PeerList, granted
@@ -71,7 +71,7 @@ class Hub:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._listener.close()
         await self._host.drain()
-        await self._listener.gone()
+        await self._listener.gone(LEAVE_S)
         self._rejections.close()
         await self._host.close()
 

@@ -88,10 +88,10 @@ class Listener:
         for one in self._sockets:
             one.close()
 
-    async def gone(self) -> None:
-        """Return when all connections have ended."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+    async def gone(self, timeout_s: float) -> None:
+        """Return when all connections have ended, or after a time: one may wait for a writer that stands still."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()

@@ -25,6 +25,10 @@ EXIT_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE = 1, 2, 69
 """As those of keyop's other commands: any error, wrong configuration, somebody else is in the way."""
 
 
+# A start that is under way when it is to leave: the writer may stand still.
+_START_PATIENCE_S = 3.0
+
+
 class Service(Protocol):
     """A hub or a client."""
 
@@ -71,25 +75,37 @@ def serve(role: Role, service: Service, describe: Callable[[Any], str], *, is_ch
 
     Raises what the start raises, and why it can work no more if it is that: to be started again may help.
     """
-    asyncio.run(_serve(role, service, describe, is_child))
+    # Not `asyncio.run`, which waits for threads: one may wait for a writer that stands still, and this process is to
+    # end. What it leaves behind the writer takes back, as from one that was killed.
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    loop.run_until_complete(_serve(role, service, describe, is_child))
 
 
 async def _serve(role: Role, service: Service, describe: Callable[[Any], str], is_child: bool) -> None:
     loop = asyncio.get_running_loop()
+    log = logging.getLogger(f"keyop.{role}")
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    started = describe(await service.start())
-    logging.getLogger(f"keyop.{role}").info("%s", started)
+    stopped = asyncio.create_task(stop.wait())
+    starting = asyncio.create_task(service.start())
+    await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((starting,), timeout=_START_PATIENCE_S)
+    if not starting.done():
+        log.info("leaving before the start was done")
+        return
+    started = describe(starting.result())
+    log.info("%s", started)
     say_ready()
     if is_child:
         sys.stdout.write(f"ready {started}\n")
         sys.stdout.flush()
         loop.add_reader(sys.stdin.fileno(), _look_at_parent, stop)
-    stopped, lost = asyncio.create_task(stop.wait()), asyncio.create_task(service.lost())
+    lost = asyncio.create_task(service.lost())
     try:
         await asyncio.wait((stopped, lost), return_when=asyncio.FIRST_COMPLETED)
-        logging.getLogger(f"keyop.{role}").info("leaving: batches under way are finished")
+        log.info("leaving: batches under way are finished")
         if lost.done():
             raise lost.result()
     finally:
