@@ -406,7 +406,7 @@ def _is_given_up(slot: Slot, cursor: Cursor) -> bool:
     """Whether nothing stands in a slot, or something else. What is damaged says nothing."""
     if slot.in_use:
         return slot.sound and slot.place() != cursor.place
-    return slot.is_free or slot.is_peer or (slot.is_published and slot.names() != cursor.key)
+    return slot.is_free or slot.is_peer or (slot.is_published and slot.place() != cursor.place)
 
 
 def _aligned(directory: Path, offset: int) -> tuple[int, str | None]:
