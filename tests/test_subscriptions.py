@@ -206,7 +206,8 @@ def test_of_one_that_is_just_being_left_the_last_word_counts(data_dir: Path, whe
             slot.vacate()
 
 
-def test_a_slot_that_is_somebody_elses_now_holds_nothing(data_dir: Path) -> None:
+@pytest.mark.parametrize("now", ["a subscription", "a channel that is published to"])
+def test_a_slot_that_is_somebody_elses_now_holds_nothing(data_dir: Path, now: str) -> None:
     """What the process stores there would be taken for the place of the one that it has given up."""
     with Messenger(data_dir) as m:
         m.subscribe("c", "s", print)
@@ -216,8 +217,11 @@ def test_a_slot_that_is_somebody_elses_now_holds_nothing(data_dir: Path) -> None
                 (cursor,) = committer.cursors.by_key[b"c", b"s"].cursors
                 slot = m._attachment.slot(0)
                 slot.vacate()
-                slot.occupy(b"other", b"x", 0)
-                slot.cursor_writer()(1000, 7, 0)
+                if now == "a subscription":
+                    slot.occupy(b"other", b"x", 0)
+                    slot.cursor_writer()(1000, 7, 0)
+                else:
+                    slot.occupy_published(b"other")
                 committer._tick()
                 assert (cursor.holder, cursor.offset) == (None, 0)
             slot.vacate()
