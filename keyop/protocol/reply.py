@@ -29,7 +29,7 @@ _TEXTS: dict[int, tuple[type[KeyopError], str]] = {
     OFFSET_DAMAGED: (
         OffsetDamaged,
         "the offset file of an exactly-once subscriber of {channel!r} fails its check; "
-        "look at it in subscribers/{channel}/, and write the number of the offset to go on from into it",
+        "`keyop offsets set {channel} ID WHERE` says where it goes on",
     ),
     NOT_HELD: (PublishRefused, "this process does not hold the subscription any more"),
     OTHER: (PublishRefused, "channel {channel!r}: the system refused it (errno {value})"),

@@ -21,13 +21,13 @@ def put_away(directory: DataDirectory, channel: str, number: int) -> None:
     """Take the name from a channel's segments and offsets; synced. May be called again. Raises `OSError`."""
     for parent in (directory.channels, directory.subscribers):
         away = parent / f".deleted-{number:016x}"
-        if away.exists():
-            continue
-        try:
-            disk.rename(parent / channel, away)
-        except FileNotFoundError:
-            disk.make_directory(away)
-        disk.step("deletion.put_away")
+        if not away.exists():
+            try:
+                disk.rename(parent / channel, away)
+            except FileNotFoundError:
+                disk.make_directory(away)
+            disk.step("deletion.put_away")
+        # Also where it is there: whoever did it was perhaps killed, or had a failing disk, before that.
         disk.sync_path(parent)
 
 
