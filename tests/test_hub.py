@@ -254,6 +254,32 @@ def test_repeats_are_stored_once_also_over_restarts(door: Door) -> None:
     assert door.host.payloads("up") == list(range(400))
 
 
+def test_repeats_of_a_peer_whose_clock_is_far_off(door: Door) -> None:
+    """Its ids and times are of 1970 and of 2200, and then of today. They pass, in the order in which they came."""
+    door.host.hub.stop()
+    door.host.configure(dedup={"seen_id_lru_size": 100})
+    door.host.start_hub()
+    clocks_ms = [5_000, 7_258_118_400_000, 1_795_478_400_000]
+
+    def dated(number: int) -> bytes:
+        ms = f"{clocks_ms[number % 3] + number:012x}"
+        ts = ["1970-01-01T00:00:05Z", "2200-01-01T00:00:00Z", "no time"][number % 3]
+        return line(payload=number, id=f"{ms[:8]}-{ms[8:]}{new_id()[13:]}", ts=ts)
+
+    lines = [dated(number) for number in range(600)]
+    with door.greet() as wire:
+        wire.send(batch(*lines))
+        acknowledged(wire)
+        wire.send(batch(*lines[:300]))
+        acknowledged(wire)
+    door.host.hub.kill()
+    door.host.start_hub()
+    with door.greet() as wire:
+        wire.send(batch(*lines))
+        acknowledged(wire)
+    assert door.host.payloads("up") == list(range(600))
+
+
 def test_one_id_from_two_connections_at_once(net: Net, door: Door) -> None:
     """Case 47."""
     door.host.hub.stop()
