@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +74,21 @@ def test_deleted_and_made_anew(data_dir: Path, cli: Cli) -> None:
     assert payloads(data_dir) == ["new"]
     assert len(payloads(data_dir, "other")) == 30
     assert cli.json("verify")["clean"]
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n", 1), ("", 1), ("y", 0)])
+def test_it_asks_at_a_terminal(data_dir: Path, cli: Cli, answer: str, code: int) -> None:
+    fill(data_dir)
+    master, slave = pty.openpty()
+    os.write(master, f"{answer}\n".encode())
+    command = [sys.executable, "-m", "keyop.cli", "channel", "delete", "c"]
+    done = subprocess.run(command, stdin=slave, capture_output=True, text=True, env=cli.env, timeout=20, check=False)
+    os.close(master)
+    os.close(slave)
+    assert done.returncode == code, done
+    assert "Delete channel c, " in done.stderr
+    assert "and where s stand?" in done.stderr
+    assert (data_dir / "channels" / "c").exists() == bool(code)
 
 
 @pytest.mark.parametrize("writer_runs", [True, False])

@@ -15,7 +15,7 @@ from inbox import Inbox
 from test_cli import Cli
 from writers import TINY, Writer
 
-from keyop import Message, Messenger, SubscriberBusy, follow
+from keyop import Message, Messenger, RetryLater, SubscriberBusy, follow
 from keyop.configuration.lookup import settings_for
 from keyop.inspection.dead_letters import DeadLetter, DeadLetters, Selection
 from keyop.maintenance.dead_letter_office import DeadLetterOffice
@@ -202,6 +202,50 @@ def test_unsubscribe_forgets_what_was_put_back(data_dir: Path, cli: Cli) -> None
         m.subscribe("c", "s", inbox, start="latest")
         m.publish("c", "new", payload_type="t")
         assert inbox.take(1) == ["new"]
+
+
+def test_a_subscriber_that_is_forgotten_by_command(data_dir: Path, cli: Cli) -> None:
+    make_letters(data_dir, 1)
+    cli("dead-letter", "replay", "c", "--yes")
+    cli("offsets", "forget", "c", "s", "--yes")
+    directory = DataDirectory(data_dir)
+    assert not directory.offset_file("c", "s").exists()
+    assert not directory.offset_file("c.replay", "s").exists()
+    inbox = Inbox()
+    with Messenger(data_dir) as m:
+        m.subscribe("c", "s", inbox)
+        m.publish("c", "new", payload_type="t")
+        assert inbox.take(1) == ["new"]
+
+
+def test_retries_and_later_for_what_was_put_back(data_dir: Path, cli: Cli) -> None:
+    """As for any other message: an attempt that fails is tried again, and a killed process's attempt is counted."""
+    make_letters(data_dir, 1)
+    cli("dead-letter", "replay", "c", "--yes")
+    source = """
+        m = Messenger(data_dir)
+        m.subscribe("c", "s", lambda message: os.kill(os.getpid(), 9))
+        hear()
+    """
+    with Child(source, data_dir) as child:
+        assert child.end() == -9
+    attempts = []
+
+    def work(message: Message[Any]) -> None:
+        attempts.append(message.attempt)
+        if message.attempt == 2:
+            raise OSError("not yet")
+        if len(attempts) == 2:
+            raise RetryLater
+
+    inbox = Inbox(work)
+    with Messenger(data_dir) as m:
+        m.subscribe("c", "s", inbox, retry_backoff=(0.01, 0.01))
+        for _ in range(3):
+            inbox.next()
+        m.publish("c", "new", payload_type="t")
+        assert inbox.take(1) == ["new"]
+    assert attempts == [2, 3, 1, 1]
 
 
 def test_a_subscription_that_nothing_was_put_back_for_opens_no_file(data_dir: Path) -> None:

@@ -241,11 +241,12 @@ class Subscription:
         if self.replays is not None:
             self.replays.drop()
         lost = self._attachment.lost
-        self._log.error(
-            "%s/%s: the channel was deleted; this subscriber begins anew, with what was published since",
-            self.channel,
-            self.id,
-        )
+        if self._held.is_open:
+            self._log.error(
+                "%s/%s: the channel was deleted; this subscriber begins anew, with what was published since",
+                self.channel,
+                self.id,
+            )
         granted = self._held.reopen(0)
         self._lost = lost
         self._offset = self._granted = granted.offset
