@@ -117,6 +117,7 @@ def test_lines_of_input(cli: Cli) -> None:
     done = cli("publish", "c", stdin="".join(f"{number}\n\n" for number in range(1000)) + "1000")
     assert done.stdout == ""
     assert done.stderr == "keyop: 1,001 messages published\n"
+    assert cli("publish", "d", stdin="1\n").stderr == "keyop: 1 message published\n"
     assert cli.payloads("c") == list(range(1001))
 
 

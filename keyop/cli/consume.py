@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from datetime import datetime
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +20,9 @@ from keyop.errors import RetryLater
 
 if TYPE_CHECKING:
     from keyop.messages.message import Message
+    from keyop.messenger import Messenger
+
+_LOOK_S = 0.02
 
 Handle = Callable[["Message[Any]"], None]
 
@@ -89,7 +92,7 @@ def command(
             max_retries=max_retries,
             exactly_once=exactly_once,
         )
-        code = ending.wait()
+        code = ending.wait(lambda message: _is_past(messenger, message))
     if external is not None:
         external.terminate()
     return code
@@ -103,11 +106,14 @@ class _Ending:
         self._left = count
         self._max_retries = max_retries
         # Its `put` may interrupt itself, unlike that of an Event: a signal handler uses it.
-        self._reasons: SimpleQueue[int] = SimpleQueue()
+        # None: the last message has failed for good, and is on its way to the dead letters.
+        self._reasons: SimpleQueue[int | None] = SimpleQueue()
+        self._failed: Message[Any] | None = None
 
     def handle(self, message: Message[Any]) -> None:
         """The handler of the subscription."""
         if self._left == 0:
+            self._reasons.put(exit_codes.OK)
             raise RetryLater  # for the next process under this id
         try:
             self._handle(message)
@@ -120,24 +126,38 @@ class _Ending:
             raise
         except Exception:
             if message.attempt > self._max_retries:
-                self._count()  # a dead letter is done with, too
+                self._failed = message
+                self._count(None)  # a dead letter is done with, too
             raise
-        self._count()
+        self._count(exit_codes.OK)
 
-    def _count(self) -> None:
+    def _count(self, reason: int | None) -> None:
         if self._left is not None:
             self._left -= 1
             if not self._left:
-                self._reasons.put(exit_codes.OK)
+                self._reasons.put(reason)
 
     def catch_signals(self) -> None:
         """Before the first message: one that is handled when the signal comes is finished first."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._reasons.put(exit_codes.OK))
 
-    def wait(self) -> int:
-        """Block until there is a reason to leave; the exit code."""
-        return self._reasons.get()
+    def wait(self, is_past: Callable[[Message[Any]], bool]) -> int:
+        """Block until there is a reason to leave; the exit code. ``is_past``: whether a message is done with."""
+        code = self._reasons.get()
+        while code is None:
+            if self._failed is not None and is_past(self._failed):
+                return exit_codes.OK
+            try:
+                code = self._reasons.get(timeout=_LOOK_S)
+            except Empty:
+                continue
+        return code
+
+
+def _is_past(messenger: Messenger, message: Message[Any]) -> bool:
+    subscribers = messenger.stats().subscribers
+    return any(each.channel == message.channel and each.offset > message.offset for each in subscribers)
 
 
 def _printer(spell: Callable[[Message[Any]], bytes]) -> Handle:

@@ -14,6 +14,7 @@ from keyop.cli import exit_codes
 from keyop.cli.moment import FORMS, Moment
 from keyop.cli.names import ChannelName
 from keyop.cli.place import Place, at_place
+from keyop.cli.table import counted
 
 if TYPE_CHECKING:
     from keyop.inspection.exporting import Export
@@ -66,7 +67,10 @@ def command(
         if output.exists() and not force:
             raise click.ClickException(f"{output}: is there already; --force replaces it")
         unreadable = _write_file(export, output)
-    _say(f"{export.exported:,} messages exported" + (f", {unreadable:,} records not whole" if unreadable else ""))
+    _say(
+        f"{counted(export.exported, 'message')} exported"
+        + (f", {unreadable:,} records not whole" if unreadable else "")
+    )
     return exit_codes.FAILED if unreadable else exit_codes.OK
 
 

@@ -13,6 +13,7 @@ import click
 from keyop.cli import exit_codes
 from keyop.cli.names import ChannelName
 from keyop.cli.place import Place, as_json, at_place
+from keyop.cli.table import counted
 
 if TYPE_CHECKING:
     from keyop.maintenance.importing import Importer, NotImported
@@ -80,7 +81,7 @@ def _import(importer: Importer, fd: int, max_line_bytes: int) -> int:
         ending, code = " before the interruption", exit_codes.INTERRUPTED
     existing = f", {importer.existing:,} were there already" if importer.existing else ""
     skipped = f", {importer.skipped:,} lines skipped" if importer.skipped else ""
-    _say(f"{importer.imported:,} messages imported{ending}{existing}{skipped}")
+    _say(f"{counted(importer.imported, 'message')} imported{ending}{existing}{skipped}")
     return code
 
 

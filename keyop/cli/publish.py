@@ -14,6 +14,7 @@ from keyop.cli import exit_codes
 from keyop.cli.moment import Seconds
 from keyop.cli.names import ChannelName
 from keyop.cli.place import Place, as_json, at_place
+from keyop.cli.table import counted
 from keyop.errors import PublishTimeout
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _publish_input(bulk: Bulk, max_line_bytes: int) -> int:
     except KeyboardInterrupt:
         ending, code = " before the interruption", exit_codes.INTERRUPTED
     skipped = f", {bulk.skipped:,} lines skipped" if bulk.skipped else ""
-    _say(f"{bulk.published:,} messages published{ending}{skipped}")
+    _say(f"{counted(bulk.published, 'message')} published{ending}{skipped}")
     return code
 
 

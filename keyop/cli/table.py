@@ -23,6 +23,11 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str | int | None]], l
     )
 
 
+def counted(number: int, thing: str) -> str:
+    """``1 channel``, ``2,000 channels``."""
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
+
+
 def size(length: int) -> str:
     """``1,023``, ``1.5 KiB``, ``100.0 MiB``."""
     if length < 1024:

@@ -10,6 +10,7 @@ import click
 from keyop.cli import exit_codes
 from keyop.cli.asking import agreed, as_yes
 from keyop.cli.place import Place, as_json, at_place
+from keyop.cli.table import counted
 
 if TYPE_CHECKING:
     from keyop.inspection.verification import Verification
@@ -113,8 +114,9 @@ def _say(text: str) -> None:
 
 
 def _summary(found: Verification) -> str:
-    result = f"{len(found.problems)} problems" if found.problems else "clean"
+    result = counted(len(found.problems), "problem") if found.problems else "clean"
     return (
-        f"{result}, {len(found.notes)} notes: {found.channels} channels, {found.segments} segments, "
-        f"{found.records:,} records, {found.bytes:,} bytes, {found.offset_files} offset files"
+        f"{result}, {counted(len(found.notes), 'note')}: {counted(found.channels, 'channel')}, "
+        f"{counted(found.segments, 'segment')}, {counted(found.records, 'record')}, {counted(found.bytes, 'byte')}, "
+        f"{counted(found.offset_files, 'offset file')}"
     )
