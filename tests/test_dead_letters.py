@@ -349,7 +349,7 @@ def test_list_and_show(data_dir: Path, cli: Cli) -> None:
         ("other", "KeyError: 'x'", "open"),
     ]
     text = cli("dead-letter", "list", "c.dead-letter").stdout
-    assert "3 open: 2 s, 1 other" in text
+    assert "3 open: 2 s, 1 other\n       2 ConnectionError: no route to host\n       1 KeyError: 'x'\n" in text
     assert listed[0]["id"] in text
     (one,) = cli.json("dead-letter", "list", "c", "--error", "^KeyError")
     shown = cli("dead-letter", "show", "c", "--id", one["id"]).stdout

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from keyop.inspection.dead_letters import DeadLetter
 
 _ERROR_CHARACTERS = 60
+_MOST_ERRORS = 5
 _HEADINGS = ("ID", "SUBSCRIBER", "STATE", "MESSAGE", "ERROR", "RETRIES", "AGE")
 
 
@@ -41,14 +42,12 @@ def json_line(letter: DeadLetter, original: str | None) -> str:
 
 
 def _row(letter: DeadLetter) -> list[str | int | None]:
-    error = " ".join(letter.error.split())
-    short = error if len(error) <= _ERROR_CHARACTERS else error[: _ERROR_CHARACTERS - 3] + "..."
     return [
         letter.id,
         letter.subscriber,
         letter.state,
         letter.message_id,
-        _printable(short),
+        _short_error(letter),
         letter.retries,
         _age(letter),
     ]
@@ -66,7 +65,16 @@ def _counts(letters: list[DeadLetter], done: bool) -> str:
     by_subscriber = Counter(letter.subscriber or "nobody named" for letter in letters if letter.state == "open")
     if len(by_subscriber) > 1:
         text += ": " + ", ".join(f"{count:,} {subscriber}" for subscriber, count in by_subscriber.most_common())
+    by_error = Counter(_short_error(letter) for letter in letters if letter.state == "open")
+    if 1 < by_error.total() > len(by_error):
+        text += "".join(f"\n{count:>8,} {error}" for error, count in by_error.most_common(_MOST_ERRORS))
+        text += f"\n         and {len(by_error) - _MOST_ERRORS:,} other errors" if len(by_error) > _MOST_ERRORS else ""
     return text
+
+
+def _short_error(letter: DeadLetter) -> str:
+    error = " ".join(letter.error.split())
+    return _printable(error if len(error) <= _ERROR_CHARACTERS else error[: _ERROR_CHARACTERS - 3] + "...")
 
 
 def in_full(letter: DeadLetter, original: str | None, why: str) -> str:

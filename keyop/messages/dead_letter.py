@@ -13,6 +13,7 @@ from keyop.names import dead_letter_channel
 DEAD_LETTER_TYPE = "com.keyop.messenger.DeadLetterPayload"
 DONE_TYPE = "com.keyop.messenger.DeadLetterDone"
 REPLAYED, DISCARDED = "replayed", "discarded"
+_MAY_BE_DONE = DONE_TYPE.encode()
 LAST_ERROR_MAX_BYTES = 16 * 1024
 
 # Of an error, where the line is to fit into a limit that leaves no room for all of it.
@@ -73,7 +74,7 @@ def encode_done(channel: str, letter_id: str, action: str, origin: str) -> bytes
 
 def is_done_mark(line: bytes) -> bool:
     """Whether a line of a dead-letter channel is such a mark: nothing for a handler of dead letters."""
-    if DONE_TYPE.encode() not in line:
+    if _MAY_BE_DONE not in line:
         return False
     found = decode_line_raw(line)
     return not isinstance(found, BadLine) and found.payload_type == DONE_TYPE
