@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
 from child import eventually
 from conftest import end_writer
 from inbox import DEADLINE_S, Inbox
@@ -101,3 +103,30 @@ def test_a_pattern_is_remembered_until_its_last_part_is_given_up(data_dir: Path)
         assert memory.exists()
         other.unsubscribe("room.*", "s")
         assert not memory.exists()
+
+
+@pytest.mark.parametrize("messengers", [1, 2])
+def test_a_channel_is_deleted_under_its_parts(
+    data_dir: Path, messengers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each begins anew at the start of the new channel, also one that notices when the others are there already."""
+    began = caplog.records
+    go_on = threading.Event()
+    first, second = Inbox(), Inbox(lambda _message: go_on.wait(DEADLINE_S) and None)
+    cli = Cli(data_dir)
+    mine, others = keys_of(1, 2, 1)[0], keys_of(2, 2, 1)[0]
+    with Messenger(data_dir) as m, Messenger(data_dir) as other:
+        m.subscribe("c", "s", first, part=(1, 2), key=customer)
+        (m, other)[messengers - 1].subscribe("c", "s", second, part=(2, 2), key=customer)
+        publish(m, mine, others)
+        assert first.take(1)
+        assert second.take(1)
+        cli("channel", "delete", "c", "--force", "--yes")
+        publish(m, mine, others, mine, others)
+        assert [payload["n"] for payload in first.take(2)] == [0, 2]
+        go_on.set()
+        assert [payload["n"] for payload in second.take(2)] == [1, 3]
+        assert m.drain(DEADLINE_S)
+        assert other.drain(DEADLINE_S)
+        eventually(lambda: filed(data_dir) == (end(data_dir), end(data_dir)))
+    assert sum("begins anew" in record.getMessage() for record in began) == 2

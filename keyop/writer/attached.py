@@ -39,6 +39,7 @@ class AttachedPort:
         "dead",
         "follows",
         "lease_path",
+        "lost_slots",
         "memory",
         "name",
         "port",
@@ -61,6 +62,8 @@ class AttachedPort:
         self.follows: set[bytes] = set()
         # What a frame says of this ring begins with this: its id, without answers.
         self.ring_entry = entry.ENTRY.pack(entry.RING, 0, 0, 0, entry.POSITION.size, port.ring_id)
+        # Slots of cursors that are gone, until their process opens something there.
+        self.lost_slots: set[int] = set()
         self.replies: list[Reply] = []
         # Its next record cannot be taken now, and is not tried again before the next wake-up.
         self.blocked = False
@@ -83,8 +86,9 @@ class AttachedPort:
             written = written - 1 & MASK
         words[REPLIES_WRITTEN] = written
 
-    def lose_cursor(self) -> None:
-        """Say that a cursor which the process holds is gone with its channel."""
+    def lose_cursor(self, slot: int) -> None:
+        """Say that a cursor which the process holds is gone with its channel. The slot says nothing any more."""
+        self.lost_slots.add(slot)
         self.words[LOST] = self.words[LOST] + 1 & MASK
 
     def unblock(self) -> None:

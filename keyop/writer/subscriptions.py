@@ -122,8 +122,9 @@ class Subscriptions:
         for cursor in held:
             holder = cursor.holder
             assert holder is not None
+            assert cursor.slot is not None
+            holder.lose_cursor(cursor.slot.index)
             self._cursors.let_go(cursor)
-            holder.lose_cursor()
             losers.add(holder)
         return losers
 
@@ -169,6 +170,7 @@ class Subscriptions:
         subscriber.flags = item.flags & entry.EXACTLY_ONCE
         cursor.moves += 1
         self._cursors.hold(cursor, port, port.port.slot(slot))
+        port.lost_slots.discard(slot)
         log.followers.add(port)
         return cursor
 
@@ -219,7 +221,8 @@ class Subscriptions:
         called again then.
         """
         for slot in self._slots(port):
-            if _has_left(slot, port):
+            # Another part of the id may have begun anew on the channel that has the name now.
+            if _has_left(slot, port) or slot.index in port.lost_slots:
                 continue
             # The second look takes granted ones, too: their answers may have been seen in between. A dead process that
             # has not seen its answer has handled nothing.
@@ -232,7 +235,7 @@ class Subscriptions:
                     log.followers.add(port)
                 elif slot.granted and slot.names()[0] in self.deleted:
                     # The last writer was killed when it had committed that, and before it could say so.
-                    port.lose_cursor()
+                    port.lose_cursor(slot.index)
 
     def hear(self, port: AttachedPort) -> None:
         """At a start: the last words of a process that is dead. Raises `Wait`, and may be called again then.
