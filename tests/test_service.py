@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,14 @@ def keyop(tmp_path: Path) -> Keyop:
     (tmp_path / "data").mkdir()
     (tmp_path / "keyop.yaml").write_text("storage:\n  data_dir: data\n")
     return Keyop(tmp_path)
+
+
+@pytest.fixture
+def for_all() -> Iterator[Path]:
+    """A directory that other users may enter; pytest's own are root's alone."""
+    with tempfile.TemporaryDirectory(prefix="keyop-test-") as path:
+        os.chmod(path, 0o755)
+        yield Path(path)
 
 
 def lines(text: str) -> dict[str, str]:
@@ -194,14 +203,13 @@ def test_a_directory_that_the_service_could_not_make(keyop: Keyop) -> None:
     assert not keyop.unit.exists()
 
 
-def test_where_it_may_not_be_written(keyop: Keyop) -> None:
+def test_where_it_may_not_be_written(for_all: Path) -> None:
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root and the command setpriv")
-    for path in (keyop.here, *keyop.here.parents):
-        if path.owner() == "root" and not path.stat().st_mode & stat.S_IXOTH and str(path).startswith("/tmp/"):
-            path.chmod(0o755)
     nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    refused = keyop("install", "--system", code=1, prefix=nobody)
+    (for_all / "data").mkdir()
+    (for_all / "keyop.yaml").write_text("storage:\n  data_dir: data\n")
+    refused = Keyop(for_all)("install", "--system", code=1, prefix=nobody)
     assert "/etc/systemd/system" in refused.stderr
 
 
@@ -317,11 +325,11 @@ def started() -> Iterator[list[Systemd]]:
         one.close()
 
 
-def test_systemd_runs_it_shut_off_and_not_from_shared_memory(tmp_path: Path, started: list[Systemd]) -> None:
-    here = tmp_path / "a b%h $HOME"
+def test_systemd_runs_it_shut_off_and_not_from_shared_memory(
+    for_all: Path, tmp_path: Path, started: list[Systemd]
+) -> None:
+    here = for_all / "a b%h $HOME"
     (here / "data").mkdir(parents=True)
-    for path in (here, tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        path.chmod(0o755)
     os.chown(here / "data", 1, 1)
     program = here / "stand in"
     program.write_text(_STAND_IN.format(python=Path("/usr/bin/python3"), pid=os.getpid()))
