@@ -187,6 +187,41 @@ def test_a_writer_that_is_killed_and_comes_again(data_dir: Path) -> None:
         looks.close()
 
 
+def test_a_board_whose_writer_was_killed_says_nothing(data_dir: Path) -> None:
+    with Messenger(data_dir) as m:
+        publish(m, "a", 1)
+        looks = sampler(data_dir)
+        before = channel(looks.look(), "a")
+        kill_writer(data_dir)
+        # Its board is there, and another program writes. Who only publishes makes no writer until it does.
+        (segment,) = (data_dir / "channels/a").iterdir()
+        with segment.open("ab") as file:
+            file.write(segment.read_bytes())
+        row = channel(looks.look(), "a")
+        assert (row.messages_per_s, row.end_offset) == (None, 2 * before.end_offset)
+        publish(m, "a", 1)
+        eventually(lambda: looks.look().writer.state == "open")
+        looks.close()
+
+
+def test_shared_memory_is_emptied(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keyop.live.board._REOPEN_S", 0.0)
+    monkeypatch.setattr("keyop.live.ports._REOPEN_S", 0.0)
+    with Messenger(data_dir) as m:
+        publish(m, "a", 1)
+        looks = sampler(data_dir)
+        life = looks.look().writer.pid
+        for name in objects_of(data_dir):
+            (Path("/dev/shm") / name).unlink()
+        # The writer leaves; whoever publishes next makes another one.
+        eventually(lambda: writer_pid(data_dir) != life)
+        publish(m, "a", 1)
+        eventually(lambda: (now := looks.look().writer).pid not in (None, life) and now.state == "open")
+        publish(m, "a", *range(5))
+        eventually(lambda: (channel(looks.look(), "a").messages_per_s or 0) > 0)
+        looks.close()
+
+
 def test_nobody_is_there(data_dir: Path) -> None:
     with Messenger(data_dir) as m:
         publish(m, "a", 1)

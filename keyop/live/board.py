@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 from keyop.errors import SharedMemoryError
@@ -12,6 +13,8 @@ from keyop.storage.directory import DataDirectory
 
 # The writer stores a value in three words: a look may come in between.
 _TRIES = 10
+# Where somebody has emptied shared memory, nobody marks the old board as gone.
+_REOPEN_S = 20.0
 
 
 class BoardWatch:
@@ -21,17 +24,30 @@ class BoardWatch:
         self._directory = directory
         self._board: Board | None = None
         self._places: dict[str, int] = {}
+        self._good_until_s = 0.0
 
     def look(self) -> None:
-        """See whether the board is still that of the living writer; map the next one if it is not."""
-        if self._board is not None and self._board.state in (layout.GONE, 0):
+        """See whether the board is still that of a living writer; map the next one if it is not."""
+        if not presence.writer_lives(self._directory):
+            self.close()  # another program may write the files now
+            return
+        now_s = time.monotonic()
+        if self._board is not None and self._board.state != layout.GONE and now_s < self._good_until_s:
+            return
+        self._good_until_s = now_s + _REOPEN_S
+        board = self._open()
+        if board is not None and board.incarnation == self.life:
+            board.close()
+        else:
             self.close()
-        if self._board is None:
-            identity = presence.identity_of(self._directory)
-            try:
-                self._board = Board.open(identity) if identity is not None else None
-            except SharedMemoryError:
-                self._board = None  # another user's
+            self._board = board
+
+    def _open(self) -> Board | None:
+        identity = presence.identity_of(self._directory)
+        try:
+            return Board.open(identity) if identity is not None else None
+        except SharedMemoryError:
+            return None  # another user's
 
     def close(self) -> None:
         """Unmap it."""
