@@ -6,14 +6,19 @@ import random
 import threading
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from child import Child, eventually, kill_writer
+from inbox import DEADLINE_S
+from test_parts import part_of
+from writers import TINY, Writer
 
-from keyop import Messenger, follow
+from keyop import Message, Messenger, follow
 from keyop.storage.directory import DataDirectory
 from keyop.storage.offsets import read_offset
 from keyop.storage.segments import channel_end
+from keyop.writer.process import EXIT_BUSY
 
 KEYS = [f"k{n}" for n in range(9)]
 TYPE = "com.example.step.v1"
@@ -128,3 +133,75 @@ def test_order_per_key_survives_kills_of_everybody(data_dir: Path, tmp_path: Pat
         mine = {key for key, _n, _offset in workshop.handled(number)}
         assert {key: last[key] + 1 for key in mine} == {key: counts[key] for key in mine}
     assert repeated <= sum(len(victim - {WRITER}) for victim in VICTIMS)
+
+
+STEPS = [
+    "frame.written:30",
+    "frame.synced:40",
+    "applied:20",
+    "settled:50",
+    "journal.switched:1",
+    "checkpoint.segments_synced:1",
+    "checkpoint.synced:1",
+    "free.zeroed:1",
+    "checkpoint.freed:1",
+    "recovery.journal_synced:1",
+    "recovery.written:1",
+    "recovery.applied:1",
+    "recovery.offsets_synced:1",
+    "recovery.zeroed:1",
+    "recovery.freed:1",
+]
+
+
+def test_a_writer_that_dies_at_any_step_costs_its_parts_nothing(data_dir: Path) -> None:
+    """They live on, so nothing comes twice either."""
+    counts: dict[str, int] = defaultdict(int)
+    handled: list[list[tuple[str, int]]] = [[], []]
+    done = threading.Event()
+    with Messenger(data_dir) as m:
+
+        def publish() -> None:
+            chance = random.Random(1)
+            while not done.is_set():
+                key = chance.choice(KEYS)
+                m.publish("c", {"key": key, "n": counts[key], "pad": "x" * 200}, payload_type=TYPE)
+                counts[key] += 1
+
+        for number in (1, 2):
+
+            def handle(message: Message[Any], mine: list[tuple[str, int]] = handled[number - 1]) -> None:
+                mine.append((message.payload["key"], message.payload["n"]))
+
+            m.subscribe("c", "s", handle, part=(number, 2), key=lambda message: message.payload["key"])
+        publisher = threading.Thread(target=publish)
+        publisher.start()
+        try:
+            for step in STEPS:
+                die_at(data_dir, step)
+                more = sum(map(len, handled)) + 20
+                eventually(lambda more=more: sum(map(len, handled)) >= more, 60.0)  # type: ignore[misc]
+        finally:
+            done.set()
+            publisher.join()
+        assert m.drain(DEADLINE_S)
+    for number, mine in enumerate(handled, 1):
+        assert {part_of(key, 2) for key, _ in mine} == {number}
+        for key in {key for key, _ in mine}:
+            assert [n for name, n in mine if name == key] == [*range(counts[key])]
+    assert sum(map(len, handled)) == sum(counts.values())
+    assert offset_of(data_dir) == channel_end(data_dir / "channels" / "c")
+
+
+def die_at(data_dir: Path, step: str) -> None:
+    """Have a writer take over that dies at a step."""
+    for _ in range(20):
+        kill_writer(data_dir)
+        # The messenger starts one, too, within half a second: whose is refused tries again.
+        writer = Writer(data_dir, on_demand=True, env={"KEYOP_CRASH_AT": step}, **TINY)
+        if writer.settled() != EXIT_BUSY:
+            break
+        writer.end()
+    # A recovery without anything to write does not come to every step.
+    if not step.startswith("recovery."):
+        assert writer.end() == -9, "".join(writer.lines)
