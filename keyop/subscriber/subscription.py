@@ -630,6 +630,7 @@ class Subscription:
             self._attachment.tick_listeners.remove(self._tick)
         self._tail.close()
         self._held.close(forget=forget, deadline=deadline)
+        self.replays = None  # a circle: its attachment would stay mapped
 
 
 def _parts(batch: Batch, passes_over: Callable[[bytes], bool]) -> Iterator[tuple[Batch, bool]]:
