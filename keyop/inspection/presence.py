@@ -109,8 +109,17 @@ def is_supervised(directory: DataDirectory) -> bool:
 
 def writer_pid(directory: DataDirectory) -> int | None:
     """The pid that the writer noted, in its own pid namespace; None if none can be read."""
+    return _noted_pid(directory, lease.WRITER_LOCK)
+
+
+def supervisor_pid(directory: DataDirectory) -> int | None:
+    """The same of the supervisor; None also where there is none."""
+    return _noted_pid(directory, lease.SUPERVISED) if is_supervised(directory) else None
+
+
+def _noted_pid(directory: DataDirectory, name: str) -> int | None:
     try:
-        key, _, number = (directory.run / lease.WRITER_LOCK).read_text().partition("\n")[0].partition(" ")
+        key, _, number = (directory.run / name).read_text().partition("\n")[0].partition(" ")
     except OSError:
         return None
     return int(number) if key == "pid" and number.isdigit() else None

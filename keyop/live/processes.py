@@ -17,8 +17,10 @@ class ProcessRows:
         self._rates = rates
         self._started: dict[int, float] = {}
 
-    def rows(self, writer: WriterView, attached: Sequence[AttachedProcess]) -> tuple[ProcessView, ...]:
-        """The writer first, then by role and pid. A process with several messengers is one row."""
+    def rows(
+        self, writer: WriterView, supervisor_pid: int | None, attached: Sequence[AttachedProcess]
+    ) -> tuple[ProcessView, ...]:
+        """Supervisor and writer first, then by role and pid. A process with several messengers is one row."""
         work: dict[tuple[str, int], list[str]] = {}
         unseen = [process for process in attached if process.pid is None]
         for process in attached:
@@ -28,6 +30,8 @@ class ProcessRows:
         if writer.pid is not None:
             mode = f"{writer.state}, {writer.mode}" if writer.mode else writer.state
             rows.insert(0, self._row("writer", writer.pid, mode))
+        if supervisor_pid is not None and supervisor_pid != writer.pid:
+            rows.insert(0, self._row("supervisor", supervisor_pid, "keyop up"))
         rows += [ProcessView(process.role, None, f"port {process.port}", None, None, None) for process in unseen]
         for gone in self._started.keys() - {row.pid for row in rows}:
             del self._started[gone]

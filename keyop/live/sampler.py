@@ -61,7 +61,7 @@ class Sampler:
             channels=channels,
             subscribers=self._subscribers.rows(files, ends, attached),
             peers=self._peers(attached),
-            processes=self._processes.rows(writer, attached),
+            processes=self._processes.rows(writer, presence.supervisor_pid(self._directory), attached),
         )
 
     def _writer(self) -> WriterView:

@@ -113,7 +113,7 @@ class PeerView(View):
 
 @dataclass(frozen=True, slots=True)
 class ProcessView(View):
-    """A process that is attached, or the writer."""
+    """A process that is attached, the writer, or the supervisor."""
 
     role: str
     pid: int | None
