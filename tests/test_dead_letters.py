@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable
@@ -9,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from child import Child, eventually
+from child import Child, eventually, kill_writer
 from conftest import end_writer
 from inbox import Inbox
 from test_cli import Cli
 from writers import TINY, Writer
 
 from keyop import Message, Messenger, RetryLater, SubscriberBusy, follow
+from keyop.aio import Messenger as AsyncMessenger
 from keyop.configuration.lookup import settings_for
 from keyop.inspection.dead_letters import DeadLetter, DeadLetters, Selection
 from keyop.maintenance.dead_letter_office import DeadLetterOffice
@@ -252,6 +254,64 @@ def test_a_subscription_that_nothing_was_put_back_for_opens_no_file(data_dir: Pa
     make_letters(data_dir, 1)
     assert not (data_dir / "subscribers" / "c.replay").exists()
     assert not (data_dir / "channels" / "c.replay").exists()
+
+
+def test_no_file_is_looked_at_while_nothing_is_put_back(data_dir: Path) -> None:
+    """Neither for a message nor with a tick: what says that there is news is the board."""
+
+    class Spy:
+        looks = 0
+
+        def exists(self) -> bool:
+            self.looks += 1
+            return False
+
+    inbox, spy = Inbox(), Spy()
+    with Messenger(data_dir) as m:
+        m.subscribe("c", "s", inbox)
+        (subscription,) = m._subscriptions.values()
+        subscription.replays._file = spy  # type: ignore[assignment, union-attr]
+        for number in range(300):
+            m.publish("c", number, payload_type="t")
+        assert inbox.take(300) == list(range(300))
+        ticks = m._attachment.ticks
+        eventually(lambda: m._attachment.ticks > ticks + 2)
+        assert spy.looks == 0
+        kill_writer(data_dir)  # of a new writer's board nobody knows what it does not say any more
+        eventually(lambda: spy.looks == 1)
+
+
+def test_the_writer_dies_before_a_running_subscriber_has_looked(data_dir: Path) -> None:
+    make_letters(data_dir, 1)
+    inbox = Inbox()
+    with Messenger(data_dir) as m:
+        m.subscribe("c", "s", inbox)
+        ticks = m._attachment.ticks
+        eventually(lambda: m._attachment.ticks > ticks)  # half a second until the next one
+        with DeadLetterOffice(settings_for(data_dir), "c") as office:
+            assert office.replay(Selection()).done == 1
+            kill_writer(data_dir)
+        assert inbox.take(1) == [0]
+
+
+def test_asyncio(data_dir: Path, cli: Cli) -> None:
+    async def main() -> list[Any]:
+        got: list[Any] = []
+        both = asyncio.Event()
+
+        async def handle(message: Message[Any]) -> None:
+            got.append(message.payload)
+            if len(got) == 2:
+                both.set()
+
+        async with AsyncMessenger(data_dir) as m:
+            await m.subscribe("c", "s", handle)
+            await asyncio.to_thread(cli, "dead-letter", "replay", "c", "--yes")
+            await asyncio.wait_for(both.wait(), 20)
+        return got
+
+    make_letters(data_dir, 2)
+    assert asyncio.run(main()) == [0, 1]
 
 
 # ---- killed, repeated, two at once
