@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from keyop.attachment.attachment import Attachment
 from keyop.errors import KeyopError
@@ -15,6 +16,9 @@ from keyop.federation.record import Record
 from keyop.federation.route import Link, Stays
 from keyop.federation.traffic import Traffic
 from keyop.names import is_replay
+
+# More would fill the table of answers, which is emptied twice a second then.
+_AT_ONCE = 4
 
 
 class Parcel:
@@ -82,12 +86,15 @@ class Outbound:
 
     def _open(self, deadline: float | None) -> None:
         opened: list[Feed] = []
+
+        def open_one(feed: Feed) -> None:
+            id = self._position_id
+            start = start_of_new(self._attachment, feed.channel, id, self._raw_id) if id is not None else None
+            feed.open(start, deadline)
+            opened.append(feed)
+
         try:
-            for channel, feed in self.feeds.items():
-                id = self._position_id
-                start = start_of_new(self._attachment, channel, id, self._raw_id) if id is not None else None
-                feed.open(start, deadline)
-                opened.append(feed)
+            _several_at_once(open_one, self.feeds.values())
         except BaseException:
             for feed in opened:
                 with contextlib.suppress(KeyopError):
@@ -217,6 +224,27 @@ class Outbound:
         await asyncio.to_thread(self._close, deadline)
 
     def _close(self, deadline: float | None) -> None:
-        for feed in self.feeds.values():
+        def close_one(feed: Feed) -> None:
             with contextlib.suppress(KeyopError):
                 feed.close(deadline)
+
+        _several_at_once(close_one, self.feeds.values())
+
+
+def _several_at_once(work: Callable[[Feed], None], feeds: Collection[Feed]) -> None:
+    """Each costs a sync of the disk, and several share one: a peer with a thousand channels has ten seconds for all.
+
+    Raises the first error, when all that had begun are done.
+    """
+    if len(feeds) <= 1:
+        for feed in feeds:
+            work(feed)
+        return
+    with ThreadPoolExecutor(min(_AT_ONCE, len(feeds)), "keyop-positions") as pool:
+        futures = [pool.submit(work, feed) for feed in feeds]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
