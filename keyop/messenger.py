@@ -435,7 +435,7 @@ class Messenger:
 
         Waits for the handler that runs, at most ``timeout`` seconds, and may be called again if that was not enough.
         Called by the handler itself it returns at once, and the subscription ends when the handler has returned.
-        Of an id that several parts share this messenger's are given up; the offset is forgotten if nobody holds one then.
+        Of an id that several parts share this messenger's are given up, and the offset is forgotten if none is held.
 
         Raises `KeyError` if there is no such subscription, `PublishTimeout`, `ClosedError`.
         """
