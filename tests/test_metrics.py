@@ -27,6 +27,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from keyop import Messenger
 from keyop.metrics.catalogue import CATALOGUE, exposed_names
+from keyop.metrics.exposition import Exposition
+from keyop.metrics.observer import Observer
+from keyop.storage.directory import DataDirectory
 
 TYPE = "com.example.number.v1"
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -301,6 +304,26 @@ def test_openmetrics_is_told_to_whom_asks_for_it(server: Server) -> None:
     with urllib.request.urlopen(urllib.request.Request(server.url, headers={"Accept": accept}), timeout=5) as answer:
         assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
         assert answer.read().endswith(b"# EOF\n")
+
+
+def test_lines_that_are_kept_are_those_that_would_be_written(data_dir: Path) -> None:
+    accepted = ("", "application/openmetrics-text; version=1.0.0", "text/plain; version=1.0.0; escaping=allow-utf-8")
+    with Messenger(data_dir) as m:
+        observer = Observer(DataDirectory(data_dir))
+        kept = Exposition(observer)
+        for number in range(6):
+            m.publish(f"channel-{number % 3}", number, payload_type=TYPE)
+            if number == 2:
+                m.subscribe("channel-0", "s", lambda _: None, start="earliest")
+            if number == 4:
+                m.unsubscribe("channel-0", "s")
+            m.drain(10)
+            for accept in accepted:
+                looked = observer.look()
+                observer.look = lambda looked=looked: looked  # type: ignore[method-assign, misc]
+                assert kept.text(accept) == Exposition(observer).text(accept)
+                del observer.look  # type: ignore[method-assign]
+        observer.close()
 
 
 def test_it_stops_at_sigterm_with_a_connection_open(server: Server) -> None:

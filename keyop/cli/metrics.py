@@ -43,7 +43,7 @@ def command(place: Place, listen: str | None, log_format: str, log_level: str) -
     if listen is not None:
         become(_listening(place, listen), log_format=log_format, log_level=log_level)
     try:
-        from keyop.metrics.exposition import expose
+        from keyop.metrics.exposition import Exposition
     except ModuleNotFoundError as error:
         if error.name != "prometheus_client":
             raise
@@ -52,7 +52,7 @@ def command(place: Place, listen: str | None, log_format: str, log_level: str) -
 
     observer = Observer(place.directory())
     try:
-        text, _ = expose(observer)
+        text, _ = Exposition(observer).text()
     finally:
         observer.close()
     sys.stdout.buffer.write(text)

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from keyop.configuration.address import host_and_port, is_loopback
 from keyop.errors import KeyopError
-from keyop.metrics.exposition import expose
+from keyop.metrics.exposition import Exposition
 from keyop.metrics.observer import Observer
 
 DEFAULT_PORT = 9464
@@ -37,6 +37,7 @@ class MetricsServer(ThreadingHTTPServer):
     def __init__(self, address: str, observer: Observer) -> None:
         """Raises `ListenError`, which names the address and the way out."""
         self.observer = observer
+        self.exposition = Exposition(observer)
         # One look at a time: counters are compared with those of the look before.
         self.looking = threading.Lock()
         host, port = host_and_port(address, DEFAULT_PORT)
@@ -115,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/metrics":
             try:
                 with self.server.looking:
-                    body, content_type = expose(self.server.observer, self.headers.get("Accept", ""))
+                    body, content_type = self.server.exposition.text(self.headers.get("Accept", ""))
             except Exception as error:
                 _log.exception("a scrape failed")
                 self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, explain=f"{type(error).__name__}: {error}")
