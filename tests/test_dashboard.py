@@ -38,8 +38,10 @@ class Served:
             command, env={**clean, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
         )
         assert self.process.stderr is not None
-        said = self.process.stderr.readline()
-        assert said.startswith("keyop: the dashboard is at "), said
+        self.said_before: list[str] = []
+        while not (said := self.process.stderr.readline()).startswith("keyop: the dashboard is at "):
+            assert said, self.said_before
+            self.said_before.append(said)
         self.url = said.split()[-1]
         self.port = urlsplit(self.url).port or 0
 
@@ -97,6 +99,7 @@ def messenger(data_dir: Path) -> Iterator[Messenger]:
 def token_file(tmp_path: Path) -> str:
     path = tmp_path / "token"
     path.write_text(f"{TOKEN}\nwhat follows is no part of it\n")
+    path.chmod(0o600)
     return str(path)
 
 
@@ -304,9 +307,20 @@ def test_it_says_why_it_cannot(messenger: Messenger, data_dir: Path, serve: Serv
     assert "A-Z a-z 0-9 - . _ ~ only" in refused(data_dir, "--token-file", str(path))
 
 
+def test_what_is_to_be_known_is_said_once(messenger: Messenger, serve: Serve, token_file: str) -> None:
+    os.chmod(token_file, 0o644)
+    served = serve("--token-file", token_file)
+    for _ in range(20):
+        assert served.get(Host="evil.example")[0] == 403
+    assert served.said_before == [f"keyop: {token_file}: other users can read the token; chmod o= {token_file}\n"]
+    _, said = served.end()
+    assert said.count("is not a name of this dashboard") == 1
+
+
 def a_token(tmp_path: Path) -> Path:
     path = tmp_path / "good"
     path.write_text(TOKEN)
+    path.chmod(0o600)
     return path
 
 

@@ -192,6 +192,7 @@ def test_a_token_is_shown_once(
     messenger: Messenger, serve: Callable[..., Served], browser: Any, tab: Tab, tmp_path: Path
 ) -> None:
     (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "token").chmod(0o600)
     served = serve("--token-file", str(tmp_path / "token"))
     tab.page.goto(f"{served.url}?token={TOKEN}")
     tab.sees("tbody tr", "orders")

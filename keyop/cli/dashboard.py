@@ -33,10 +33,12 @@ def command(place: Place, listen: str | None, token_file: str | None, allowed: t
       keyop dashboard -d ./data --open
       keyop dashboard -c keyop.yaml --listen :7741 --token-file ./token
     """
+    from keyop.cli.warnings import to_standard_error
     from keyop.dashboard.server import Options
     from keyop.dashboard.serving import run
     from keyop.storage.directory import DataDirectory
 
+    to_standard_error()
     settings = place.settings()
     wanted = settings.dashboard
     options = Options(

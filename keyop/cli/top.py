@@ -38,8 +38,10 @@ def command(place: Place, once: bool, as_json: bool, interval: float) -> None:
         raise click.UsageError("--json needs --once")
     directory = place.directory()
     if not once:
-        from keyop.top.watching import watch
-
+        try:
+            from keyop.top.watching import watch
+        except ImportError as error:
+            raise click.ClickException(f"this Python draws on no terminal ({error}): use keyop top --once") from error
         return watch(directory, interval_s=interval)
     from keyop.live.sampler import look_twice
 

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ _MOST_BROWSERS = 512
 _LONGEST_QUESTION_BYTES = 4096
 _READERS = 2
 _INTERVAL_S = 1.0
+_NOTE_EVERY_S = 60.0
 
 _log = logging.getLogger("keyop.dashboard")
 # What strangers send is no event of ours.
@@ -72,6 +74,7 @@ class Dashboard:
         self._pictures = Pictures(lambda: Sampler(directory), _INTERVAL_S)
         self._reading = asyncio.Semaphore(_READERS)
         self._browsers = 0
+        self._next_note_s = 0.0
         self._server: Server | None = None
 
     async def start(self) -> str:
@@ -121,11 +124,18 @@ class Dashboard:
                 return self._pages.get(parts.path)
             self._gate.check_origin(headers.get_all("Origin"), host)
         except Refused as refused:
-            _log.info("refused %s: %s", connection.remote_address[0], refused.reason)
+            self._note_refusal(connection, refused)
             return sentence(refused.status, refused.reason)
         if self._browsers >= _MOST_BROWSERS:
             return sentence(503, f"{_MOST_BROWSERS} browsers look on already")
         return None
+
+    def _note_refusal(self, connection: ServerConnection, refused: Refused) -> None:
+        """Some page may try again and again: that is no reason to fill the log."""
+        now_s = time.monotonic()
+        if now_s >= self._next_note_s:
+            self._next_note_s = now_s + _NOTE_EVERY_S
+            _log.warning("refused %s: %s", connection.remote_address[0], refused.reason)
 
     # ---- the WebSocket
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
+import os
 import re
 from pathlib import Path
 
 from keyop.errors import KeyopError
+
+_log = logging.getLogger("keyop.dashboard")
 
 LEAST_CHARACTERS = 16
 # Such a text needs no quoting in an address, a header or a cookie.
@@ -40,6 +44,8 @@ def read_token(path: str) -> Token:
     try:
         with Path(path).open(encoding="utf-8", errors="replace") as file:
             text = file.readline(4096).strip()
+            if os.fstat(file.fileno()).st_mode & 0o007:
+                _log.warning("%s: other users can read the token; chmod o= %s", path, path)
     except OSError as error:
         raise TokenError(f"{path}: the token cannot be read: {error.strerror}") from error
     if len(text) < LEAST_CHARACTERS:
