@@ -29,6 +29,7 @@ from keyop import Messenger
 from keyop.metrics.catalogue import CATALOGUE, exposed_names
 from keyop.metrics.exposition import Exposition
 from keyop.metrics.observer import Observer
+from keyop.metrics.totals import Key
 from keyop.storage.directory import DataDirectory
 
 TYPE = "com.example.number.v1"
@@ -185,6 +186,23 @@ def test_every_metric_is_in_the_catalogue_and_histograms_are_cumulative(data_dir
         ordered = [count for _, count in sorted(counts)]
         assert ordered == sorted(ordered)
         assert ordered[-1] == found[f"{name}_count", labels]
+
+
+def test_the_last_write_is_seen_also_where_files_are_looked_at_in_turn(data_dir: Path) -> None:
+    with Messenger(data_dir) as m:
+        for number in range(100):
+            m.publish(f"channel-{number:02}", number, payload_type=TYPE)
+        observer = Observer(DataDirectory(data_dir))
+        first = observer.look().gauges
+        m.publish("channel-99", 0, payload_type=TYPE)
+        second = observer.look().gauges
+        observer.close()
+    key = Key("keyop_channel_last_write_timestamp_seconds", ("channel-99",))
+    assert first[key] < second[key] < time.time() + 0.01
+    appended = Key("keyop_channel_appended_bytes", ("channel-99",))
+    assert first[appended] < second[appended]
+    other = Key("keyop_channel_last_write_timestamp_seconds", ("channel-50",))
+    assert first[other] == second[other]
 
 
 def test_a_lagging_subscriber_and_one_that_is_away(data_dir: Path) -> None:

@@ -53,6 +53,8 @@ class Observer:
         self._subscribers = SubscriberRows(directory, self._rates)
         self._totals = Totals()
         self._channels: set[str] = set()
+        # The end of each channel, and when it was seen to have grown.
+        self._seen: dict[str, tuple[int, float]] = {}
 
     def close(self) -> None:
         """Give up what is mapped."""
@@ -73,8 +75,8 @@ class Observer:
         self._look_at_writer(gauges, counted)
         self._look_at_room(gauges)
         self._look_at_processes(attached, gauges, counted)
-        self._look_at_channels(gauges, counted)
-        self._look_at_subscribers(attached, gauges)
+        ends = self._look_at_channels(gauges, counted)
+        self._look_at_subscribers(attached, ends, gauges)
         return Observation(gauges, self._totals.look(counted, self._is_wanted))
 
     def _is_wanted(self, key: Key) -> bool:
@@ -146,28 +148,43 @@ class Observer:
 
     # ---- channels and subscribers
 
-    def _look_at_channels(self, gauges: dict[Key, float], counted: Counts) -> None:
+    def _look_at_channels(self, gauges: dict[Key, float], counted: Counts) -> dict[str, int]:
+        """Their ends."""
         source = f"writer {self._board.life}"
         self._channels = {name for name in self._files.channels if is_channel(name)}
+        on_board = self._board.ends_and_records(self._channels)
+        ends = {}
         for name in self._channels:
             known = self._files.channels[name]
-            end = self._board.end(name)
-            if end is None and not known.exists:
+            if not known.exists and name not in on_board:
                 continue  # somebody subscribes to it, and nothing was published
-            end = known.end_offset if end is None else end
-            records = self._board.records(name)
-            if records is not None:
-                counted[source, Key("keyop_channel_messages", (name,))] = records
+            # The writer puts a channel on its board when it first writes to it.
+            end, messages = on_board.get(name, (known.end_offset, 0))
+            if self._board.seen is not None:
+                counted[source, Key("keyop_channel_messages", (name,))] = messages
+            ends[name] = end
             # Not counted from look to look: the offset is the total, whoever looks.
             gauges[Key("keyop_channel_appended_bytes", (name,))] = end
             gauges[Key("keyop_channel_stored_bytes", (name,))] = known.bytes + max(0, end - known.end_offset)
-            if known.last_write_unix_s is not None:
-                gauges[Key("keyop_channel_last_write_timestamp_seconds", (name,))] = known.last_write_unix_s
+            written_s = self._written_s(name, end, known.last_write_unix_s)
+            if written_s:
+                gauges[Key("keyop_channel_last_write_timestamp_seconds", (name,))] = written_s
+        self._seen = {name: self._seen[name] for name in ends}
+        return ends
 
-    def _look_at_subscribers(self, attached: Iterable[AttachedProcess], gauges: dict[Key, float]) -> None:
-        ends = {name: self._end(name) for name in self._channels}
+    def _written_s(self, name: str, end: int, by_file_s: float | None) -> float:
+        """When a channel was last written to: by its files, which are looked at in turn, and by what has grown since."""
+        before, grown_s = self._seen.get(name, (end, 0.0))
+        if end != before:
+            grown_s = round(time.time(), 3)
+        self._seen[name] = end, grown_s
+        return max(grown_s, by_file_s or 0.0)
+
+    def _look_at_subscribers(
+        self, attached: list[AttachedProcess], ends: dict[str, int], gauges: dict[Key, float]
+    ) -> None:
         now_s = time.time()
-        for row in self._subscribers.rows(self._files.channels, ends, list(attached)):
+        for row in self._subscribers.rows(self._files.channels, ends, attached):
             if row.kind != "subscriber" or not is_channel(row.channel):
                 continue
             labels = (row.channel, row.id)
@@ -178,10 +195,6 @@ class Observer:
             gauges[Key("keyop_subscriber_oldest_pending_seconds", labels)] = (
                 max(0.0, now_s - pending_s) if pending_s is not None else 0.0
             )
-
-    def _end(self, name: str) -> int:
-        end = self._board.end(name)
-        return self._files.channels[name].end_offset if end is None else end
 
 
 def _sizes(directory: Path) -> Iterable[int]:
