@@ -222,6 +222,27 @@ def test_shared_memory_is_emptied(data_dir: Path, monkeypatch: pytest.MonkeyPatc
         looks.close()
 
 
+def test_processes_that_come_and_go_leave_nothing_here(data_dir: Path) -> None:
+    def mapped() -> int:
+        return sum("keyop" in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+    with Messenger(data_dir) as m:
+        publish(m, "a", 1)
+    before, descriptors = mapped(), len(os.listdir("/proc/self/fd"))
+    looks = sampler(data_dir)
+    for number in range(20):
+        with Child(
+            "with Messenger(data_dir) as m: m.subscribe('a', sys.argv[2], print); say('in'); hear()", data_dir, number
+        ) as child:
+            child.expect("in")
+            assert any(child.pid in row.pids for row in looks.look().subscribers)
+            child.say()
+            child.end()
+        looks.look()
+    looks.close()
+    assert (mapped(), len(os.listdir("/proc/self/fd"))) == (before, descriptors)
+
+
 def test_nobody_is_there(data_dir: Path) -> None:
     with Messenger(data_dir) as m:
         publish(m, "a", 1)

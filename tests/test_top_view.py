@@ -95,6 +95,28 @@ def test_a_selected_row_is_kept_while_others_come() -> None:
     assert opened == ["c006", "c001"]
 
 
+def test_dead_letters_of_one_subscriber() -> None:
+    def read(channel: str) -> list[MessageView]:
+        assert channel == "c001.dead-letter"
+        return [
+            replace(a_message(number, f"error {number}"), subscriber=id)
+            for number, id in enumerate(("one", "two", None))
+        ]
+
+    view = View(read)
+    view.take(a_snapshot())
+    view.show(1)
+    view.press("down")
+    view.press("d")
+    assert [line.split()[-1] for line in text(view)[3:5]] == ["0", "2"]
+    assert text(view)[5] == ""
+    view.press("q")
+    view.show(0)
+    view.press("down")
+    view.press("d")
+    assert [line.split()[-1] for line in text(view)[3:6]] == ["0", "1", "2"]
+
+
 def test_at_the_top_one_stays_at_the_top() -> None:
     view = View(no_messages)
     view.take(a_snapshot(a_channel(1, 5.0), a_channel(2, 9.0)))

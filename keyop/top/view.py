@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from keyop.live import figures
 from keyop.live.messages import MessageView
-from keyop.live.snapshot import Snapshot
+from keyop.live.snapshot import Snapshot, SubscriberView
 from keyop.names import dead_letter_channel, is_dead_letter
 from keyop.top.cells import clean, fit
 from keyop.top.listing import Line, Listing
@@ -19,7 +19,7 @@ HELP = """\
 1 2 3 4   channels, subscribers, peers, processes; Tab goes on to the next
 up down   select a row: also j and k, PgUp, PgDn, Home, End
 Enter     the last messages of the row's channel, then one message in full
-d         the last dead letters of the row's channel, with their errors
+d         the last dead letters of the row's channel, or subscriber
 s S       sort by the next column, by the one before; r the other way round
 /         show only rows that hold a text; Esc shows all again
 p         hold the picture, go on
@@ -124,7 +124,7 @@ class View:
             row = listing.selected
             channel = None if row is None else listing.table.channel(row)
             if channel is not None:
-                self._open(channel, dead=key == "d")
+                self._open(channel, dead=key == "d", subscriber=row.id if isinstance(row, SubscriberView) else None)
         elif key == "home":
             listing.first()
         elif key == "end":
@@ -148,11 +148,15 @@ class View:
             listing.filter += key
         self._refresh()
 
-    def _open(self, channel: str, *, dead: bool) -> None:
+    def _open(self, channel: str, *, dead: bool, subscriber: str | None = None) -> None:
+        """The last messages; the dead letters of one subscriber, where it is named: letters may name none."""
         if dead and not is_dead_letter(channel):
             channel = dead_letter_channel(channel)
         try:
-            page = Messages(channel, self._read(channel))
+            found = self._read(channel)
+            if dead and subscriber is not None:
+                found = [message for message in found if message.subscriber in (None, subscriber)]
+            page = Messages(channel, found)
         except OSError as error:
             page = Messages(channel, [], f"{error.filename or channel}: {error.strerror}")
         self._pages.append(page)
