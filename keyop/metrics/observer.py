@@ -173,7 +173,7 @@ class Observer:
         return ends
 
     def _written_s(self, name: str, end: int, by_file_s: float | None) -> float:
-        """When a channel was last written to: by its files, which are looked at in turn, and by what has grown since."""
+        """When it was last written to: by its files, which are looked at in turn, and by what has grown since."""
         before, grown_s = self._seen.get(name, (end, 0.0))
         if end != before:
             grown_s = round(time.time(), 3)
