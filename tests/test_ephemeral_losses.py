@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Place:
     def __init__(self, net: Net) -> None:
         self.hub: Host = net.host("hub1").is_hub("doorbell").configure(federation={"drain_timeout_ms": 300})
         self.proxy: Proxy = net.proxy(self.hub)
+        self.pki = net.pki
         tls = net.pki.instance("doorbell")
         self.arguments = {"hub": self.proxy.address, "cert": tls.cert, "key": tls.key, "ca": tls.ca}
 
@@ -167,3 +169,15 @@ def test_without_reconnect_a_loss_is_the_end_at_once(place: Place, how: str) -> 
                 m.wait_connected()
         assert time.monotonic() - began_s < 1.0
     m.close()
+
+
+def test_renewed_files_are_used_by_the_next_connection(place: Place) -> None:
+    """Its certificate has expired while it ran: it does not have to be started again."""
+    place.hub.start_hub()
+    place.pki.instance("doorbell", days=1, now=datetime.now(UTC) - timedelta(days=2))
+    with EphemeralMessenger(**place.arguments) as m:
+        with pytest.raises(TimeoutError, match="our certificate has expired"):
+            m.wait_connected(2)
+        place.pki.instance("doorbell")
+        m.publish("up", 1, payload_type="t", timeout=DEADLINE_S)
+    assert place.hub.payloads("up") == [1]

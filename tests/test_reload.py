@@ -253,6 +253,8 @@ def test_how_things_stand(pair: Pair) -> None:
 
     def settled() -> bool:
         here, there = peers(pair.hub, "hub"), peers(pair.client, "client")
+        if "hub1" not in there:
+            return False  # its name is shown half a second after it is known
         return here["host2"]["received"] == 3 and there["hub1"]["sent"] == 3 and here["host2"]["sent"] == 1
 
     eventually(settled)

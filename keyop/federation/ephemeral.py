@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from keyop.configuration.settings import FederationSettings, HubReference, TlsSettings
-from keyop.errors import ClosedError, ConnectionLost, HubRefused, PeerRefused
+from keyop.errors import CertificateError, ClosedError, ConnectionLost, HubRefused, PeerRefused
 from keyop.federation.backoff import Backoff
 from keyop.federation.connection import Connection
 from keyop.federation.credentials import Credentials
@@ -243,6 +243,8 @@ class EphemeralClient:
     async def _run(self) -> None:
         while self._over is None:
             error: Exception
+            with contextlib.suppress(CertificateError):  # half written, say: those that were read before will do
+                await asyncio.to_thread(self._credentials.reload)
             try:
                 context = self._credentials.client_context(verify_hostname=self._reference.verify_hostname)
                 websocket, _hub = await dial(self._reference, context, self._limits)

@@ -82,7 +82,7 @@ class HubLink:
                 websocket, name = await dial(self.reference, context, self._host.limits)
                 if self._host.knew_by_another_ca(since_s):
                     websocket.abort()
-                    raise PeerRefused(ANOTHER_CA)
+                    raise ConnectionError(ANOTHER_CA)
                 closed = await self._serve(websocket, name)
             except PeerRefused as error:
                 self._failed(str(error), "is not the hub that is wanted")
