@@ -64,6 +64,7 @@ def answers(place: Path, line: str, **more: str) -> list[str]:
 def test_names_of_channels_and_ids(place: Path) -> None:
     here = {"KEYOP_DATA_DIR": str(place / "data")}
     assert answers(place, "keyop tail ord", **here) == ["plain,orders", "plain,orders.eu"]
+    assert answers(place, "keyop tail al") == ["plain,alerts", "plain,alerts.dead-letter"]  # keyop.yaml is there
     assert answers(place, "keyop tail -d data al") == ["plain,alerts", "plain,alerts.dead-letter"]
     assert answers(place, "keyop tail -c keyop.yaml al") == ["plain,alerts", "plain,alerts.dead-letter"]
     assert answers(place, "keyop publish al", **here) == ["plain,alerts"]  # it may not publish to the other
@@ -84,9 +85,10 @@ def test_nothing_is_made_or_started(place: Path) -> None:
 
 
 def test_it_never_says_what_went_wrong(place: Path) -> None:
+    (place / "keyop.yaml").rename(place / "other.yaml")
     assert answers(place, "keyop tail o") == []
     assert answers(place, "keyop tail o", KEYOP_DATA_DIR="/nowhere") == []
-    assert answers(place, "keyop tail o", KEYOP_DATA_DIR=str(place / "keyop.yaml")) == []
+    assert answers(place, "keyop tail o", KEYOP_DATA_DIR=str(place / "other.yaml")) == []
     for text in ("storage: [", "storage: 3", "", "storage:\n  data_dir: 3", "\0"):
         (place / "broken.yaml").write_text(text)
         assert answers(place, "keyop tail -c broken.yaml o") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import socket
 import subprocess
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from child import ROOT
+from child import DEADLINE_S, ROOT
+from conftest import end_writer
 from federation import Process, free_port
 from supervised import keyop, nothing_left
 
@@ -118,3 +120,30 @@ def test_what_stands_in_comments_is_right_too() -> None:
 def test_the_name_of_the_certificate_is_the_hosts(tmp_path: Path) -> None:
     done = keyop("init", "--hub", tmp_path / "keyop.yaml")
     assert f"--name {socket.gethostname().partition('.')[0]}" in done.stdout
+
+
+def test_other_commands_find_it_too(tmp_path: Path) -> None:
+    """In the directory of ``keyop.yaml`` nothing else need be named, nor for the shell's completion."""
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "keyop", *arguments],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **variables},
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+        )
+
+    assert run("publish", "alerts", "1").returncode == 2
+    assert run("init").returncode == 0
+    try:
+        assert run("publish", "alerts", "1").returncode == 0
+        assert "alerts" in run("channels").stdout
+        completed = run(_KEYOP_COMPLETE="bash_complete", COMP_WORDS="keyop tail ", COMP_CWORD="2")
+        assert completed.stdout.split() == ["plain,alerts"]
+        elsewhere = run("channels", KEYOP_DATA_DIR=str(tmp_path / "other"))
+        assert elsewhere.returncode == 1
+    finally:
+        end_writer(tmp_path / "data")
+    nothing_left(tmp_path / "data")

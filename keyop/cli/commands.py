@@ -88,7 +88,7 @@ def commands(**_options: Any) -> None:
     """Durable publish/subscribe between processes and between hosts, without a broker.
 
     A data directory holds channels of messages, one JSON line each. It is named by --data-dir, KEYOP_DATA_DIR, or a
-    configuration file (--config, KEYOP_CONFIG).
+    configuration file (--config, KEYOP_CONFIG, else keyop.yaml in this directory).
 
     \b
     Examples:

@@ -21,7 +21,7 @@ from keyop.cli.paths import directories, files
     help="The data directory, beside FILE if it is relative.",
 )  # fmt: skip
 @click.option("--hub", "is_hub", is_flag=True, help="Let other hosts in.")
-@click.option("--client", "hub_address", metavar="ADDR", default="", help="Connect to this hub: host or host:port.")
+@click.option("--client", "hub_address", metavar="ADDR", default="", help="Connect to this hub, host:port.")
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
 def command(file: str, data_dir: str, is_hub: bool, hub_address: str, force: bool) -> None:
     """Write a configuration with comments, for `keyop up`; FILE is keyop.yaml unless told.

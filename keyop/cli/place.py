@@ -65,12 +65,13 @@ class Place:
         Of a configuration file this one key is read. None where nothing names it, or the file cannot be read.
         """
         named = self._data_dir or os.environ.get(_LONG_DATA_DIR_VARIABLE)
-        if named or not self._config:
+        config = self._config or (DEFAULT_FILE if os.path.exists(DEFAULT_FILE) else None)
+        if named or not config:
             return named
         import yaml
 
         try:
-            with open(self._config, "rb") as file:
+            with open(config, "rb") as file:
                 path = yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["storage"]["data_dir"]
         except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError):
             return None

@@ -22,13 +22,13 @@ from keyop.cli.place import Place, at_place
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
 )
 def command(place: Place, grace: float, log_format: str, log_level: str) -> None:
-    """Run everything that a configuration asks for: the writer, hub and client where they are enabled, and the workers.
+    """Run what a configuration asks for: writer, hub, client, metrics, dashboard, workers.
 
     The configuration is keyop.yaml in this directory, unless --config names another.
 
-    Each is a process of its own. They are started in order; what dies is started again, after a pause that grows to
-    half a minute. Runs in the foreground until SIGTERM or SIGINT, then stops them in reverse order. A second signal
-    ends all at once. Their output goes to standard error, a role before each line.
+    Each is a process of its own, and runs where it is enabled. They are started in order; what dies is started again,
+    after a pause that grows to half a minute. Runs in the foreground until SIGTERM or SIGINT, then stops them in
+    reverse order. A second signal ends all at once. Their output goes to standard error, a role before each line.
 
     When the configuration changes, or at SIGHUP, what has changed is started again and everything else left alone. A
     configuration with faults is told, and changes nothing.
