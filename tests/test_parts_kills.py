@@ -35,6 +35,7 @@ with Messenger(data_dir) as m:
                 max_retries=1000)
     say("ready")
     hear()
+    m.drain(20)  # what is another part's is passed over as well
 say("ended")
 """
 
