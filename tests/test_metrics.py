@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
@@ -352,9 +352,29 @@ def test_it_stops_at_sigterm_with_a_connection_open(server: Server) -> None:
     connection.close()
 
 
+def test_silent_connections_are_bounded(server: Server) -> None:
+    silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(64)]
+
+    def is_full() -> bool:
+        """Whether one more is closed at once."""
+        try:
+            with urllib.request.urlopen(server.url, timeout=DEADLINE_S):
+                return False
+        except (OSError, HTTPException):
+            return True
+
+    eventually(is_full)
+    assert len(os.listdir(f"/proc/{server.process.pid}/fd")) < 100
+    for connection in silent:
+        connection.close()
+    eventually(lambda: not is_full())
+
+
 def test_many_scrapes_at_once(data_dir: Path, server: Server) -> None:
     with Messenger(data_dir) as m:
         m.publish("a", 0, payload_type=TYPE)
+        # A directory that changes twice within the kernel's tick is looked at again a few looks later.
+        eventually(lambda: of(server.scrape(), "keyop_channel_messages_total", channel="a") == 1)
         failures: list[BaseException] = []
 
         def ask() -> None:

@@ -18,9 +18,9 @@ from keyop.metrics.observer import Observer
 DEFAULT_PORT = 9464
 
 _log = logging.getLogger("keyop.metrics")
-# Prometheus has a few connections, and keeps them; somebody who says nothing is not waited for.
-_MOST_CONNECTIONS = 32
-_SILENCE_S = 75.0
+# Prometheus has a few connections, and makes them anew where they were closed.
+_MOST_CONNECTIONS = 64
+_SILENCE_S = 30.0
 _PAGE = b"<!doctype html><title>keyop</title><p>keyop: <a href=/metrics>metrics</a>\n"
 
 
