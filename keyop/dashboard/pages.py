@@ -1,4 +1,4 @@
-"""What is answered over HTTP: the page's three files, and sentences."""
+"""What is answered over HTTP: the page's files, and sentences."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from websockets.http11 import Response
 _FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/tables.js": ("tables.js", "text/javascript; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
