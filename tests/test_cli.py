@@ -387,10 +387,32 @@ def test_status(cli: Cli) -> None:
         assert f"pid {os.getpid()}  subscriber  c/s" in cli("status").stdout
     kill_writer(cli.data_dir)
     status = cli.json("status", code=3)
+    assert status["contents"]["channels"] == 1
     assert (status["running"], status["writer_pid"], status["state"]) == (False, None, "not running")
     assert not status["at_rest"]
     cli("recover")
     assert cli.json("status", code=3)["at_rest"]
+
+
+def test_status_says_how_much_is_there_and_who_is_furthest_behind(cli: Cli) -> None:
+    with Messenger(cli.data_dir) as m:
+        for channel, id in (("a", "s"), ("b", "s"), ("b", "t")):
+            m.subscribe(channel, id, lambda message: None)
+        m.publish("a", 1, payload_type="t")
+        m.drain(timeout=20)
+        m.unsubscribe("b", "s")
+        m.publish("b", 2, payload_type="t")
+        m.drain(timeout=20)
+    contents = cli.json("status")["contents"]
+    assert (contents["channels"], contents["subscribers"], contents["behind"], contents["furthest"]) == (2, 2, 0, None)
+    assert "2 channels, " in cli("status").stdout
+    cli("publish", "b", "3")
+    contents = cli.json("status")["contents"]
+    end = (cli.data_dir / "channels" / "b" / "00000000000000000000.jsonl").stat().st_size
+    behind = end - int((cli.data_dir / "subscribers" / "b" / "t.offset").read_text())
+    assert behind > 0
+    assert contents["furthest"] == {"channel": "b", "id": "t", "lag_bytes": behind}
+    assert f"; 2 subscribers, 1 behind, most b/t with {behind} B" in cli("status").stdout
 
 
 def test_verify(cli: Cli) -> None:

@@ -11,6 +11,7 @@ from keyop.cli.place import Place, as_json, at_place
 from keyop.cli.table import age, size, table
 
 if TYPE_CHECKING:
+    from keyop.inspection.overview import Overview
     from keyop.inspection.presence import AttachedProcess, LivePeer, LiveSubscription
     from keyop.inspection.survey import StatusReport
     from keyop.storage.directory import DataDirectory
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 @at_place
 @as_json
 def command(place: Place, as_json: bool) -> int:
-    """Say whether a writer runs, in which state, who is attached, and how hub and client stand with their peers.
+    """Say whether a writer runs, in which state, what is there, who is attached, and how hub and client stand with
+    their peers. `keyop channels` and `keyop subscribers` say more.
 
     Where a supervisor runs (`keyop up`), its processes too: restarts are those since it began, RSS is their memory,
     CPU what they have used of a core in the last seconds.
@@ -34,17 +36,19 @@ def command(place: Place, as_json: bool) -> int:
       keyop status -d ./data --json | jq .writer_pid
     """
     from keyop.inspection import survey
+    from keyop.inspection.overview import overview
 
     directory = place.directory()
     report = survey.status(directory)
+    contents = overview(directory)
     supervisor = _supervisor(directory) if report.supervised else None
     if as_json:
         import json
         from dataclasses import asdict
 
-        print(json.dumps(asdict(report) | {"supervisor": supervisor}))
+        print(json.dumps(asdict(report) | {"contents": asdict(contents), "supervisor": supervisor}))
     else:
-        print("\n".join([*_lines(report), *(_processes(supervisor) if supervisor else [])]))
+        print("\n".join([*_lines(report, contents), *(_processes(supervisor) if supervisor else [])]))
     if not report.running:
         return exit_codes.NOT_RUNNING
     if report.state == "stalled":
@@ -81,9 +85,10 @@ def _processes(supervisor: dict[str, Any]) -> list[str]:
     return ["", table(headings, rows, left=2), *(line for reason in reasons for line in ["", *reason.splitlines()])]
 
 
-def _lines(report: StatusReport) -> list[str]:
+def _lines(report: StatusReport, contents: Overview) -> list[str]:
     lines = [f"directory  {report.data_dir}", f"writer     {_writer(report)}"]
     lines.append(f"at rest    {'yes' if report.at_rest else 'no, the journal holds commits'}")
+    lines.append(f"contents   {_contents(contents)}")
     living = [process for process in report.attached if process.alive]
     lines.append(f"attached   {len(living)}")
     for process in living:
@@ -95,6 +100,16 @@ def _lines(report: StatusReport) -> list[str]:
     if report.counters:
         lines.append("counters   " + ", ".join(f"{name} {total:,}" for name, total in report.counters.items()))
     return lines
+
+
+def _contents(contents: Overview) -> str:
+    channels = "1 channel" if contents.channels == 1 else f"{contents.channels:,} channels"
+    subscribers = "1 subscriber" if contents.subscribers == 1 else f"{contents.subscribers:,} subscribers"
+    text = f"{channels}, {size(contents.bytes)}; {subscribers}"
+    furthest = contents.furthest
+    if furthest is None:
+        return text
+    return f"{text}, {contents.behind:,} behind, most {furthest.channel}/{furthest.id} with {size(furthest.lag_bytes)}"
 
 
 def _writer(report: StatusReport) -> str:
