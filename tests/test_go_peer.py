@@ -255,6 +255,7 @@ def test_own_messages_come_back_and_are_dropped(our_client: OurClient) -> None:
 def test_a_go_hub_that_stops_just_drops_tcp_and_has_forgotten_what_it_saw(our_client: OurClient) -> None:
     our_client.host.publish("up", 1)
     our_client.go.has("up", 1)
+    our_client.host.wait_for_audit("forward", direction="outbound")  # acknowledged, or it would come again
     our_client.restart_hub()
     our_client.host.publish("up", 2)
     assert our_client.go.has("up", 2) == [1, 2]
