@@ -12,7 +12,7 @@ import click
 from keyop.cli.paths import directories, files
 from keyop.configuration.lookup import settings_for
 from keyop.configuration.settings import CONFIG_VARIABLE, DATA_DIR_VARIABLE
-from keyop.errors import DataDirectoryError
+from keyop.errors import ConfigError, DataDirectoryError
 from keyop.storage.directory import DataDirectory
 
 if TYPE_CHECKING:
@@ -50,14 +50,31 @@ class Place:
         raise click.UsageError(f"there is no {DEFAULT_FILE} here: `keyop init` writes one, --config FILE names another")
 
     def directory(self) -> DataDirectory:
-        """The data directory, for a command that only reads. A configuration is read only if nothing else names it.
+        """The data directory, for a command that needs nothing else.
+
+        A configuration is read only if nothing else names it. One with faults will do if it tells where the data is,
+        and the faults are said: who breaks the file under a running `keyop up` can still look at it, and stop it.
 
         Raises `ConfigError`, `DataDirectoryError`.
         """
-        path = self._data_dir or self.settings().storage.data_dir
+        path = self._data_dir or self._configured_directory()
         if os.path.isfile(path):
             raise DataDirectoryError(f"{path}: is a file where a data directory should be")
         return DataDirectory(path)
+
+    def _configured_directory(self) -> str:
+        try:
+            return self.settings().storage.data_dir
+        except ConfigError as error:
+            named = self.named_directory()
+            if named is None or not os.path.isdir(named):
+                raise
+            for line in str(error).splitlines():
+                click.echo(f"keyop: {line}", err=True)
+            click.echo(
+                f"keyop: the configuration cannot be used; of it this takes the data directory alone: {named}", err=True
+            )
+            return named
 
     def named_directory(self) -> str | None:
         """The path of the data directory as a shell may have it while it completes a word: quickly, and unchecked.
