@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from child import Child, eventually
+from child import DEADLINE_S, Child, eventually
 from conftest import end_writer
 from inbox import Inbox
 from test_cli import Cli
@@ -124,6 +124,11 @@ def test_what_was_put_back_goes_along_and_dead_letters_stay(data_dir: Path, cli:
         m.publish("c", 1, payload_type="t")
         eventually(lambda: (data_dir / "channels" / "c.dead-letter").is_dir() and payloads(data_dir, "c.dead-letter"))
     cli("dead-letter", "replay", "c", "--yes")
+    with Messenger(data_dir) as m:
+        m.subscribe("c", "s", fail, max_retries=0)
+        m.drain(timeout=DEADLINE_S)
+        said = cli("channel", "delete", "c", "--yes", code=1).stderr
+        assert f"in use by s (pid {os.getpid()}); stop" in said  # once, although it takes c.replay as well
     assert "its dead letters stay: c.dead-letter" in cli("channel", "delete", "c", "--yes").stderr
     eventually(lambda: left(data_dir) == ["c.dead-letter", "c.dead-letter"])
     cli("channel", "delete", "c.dead-letter", "--yes")

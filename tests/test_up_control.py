@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from child import ROOT, eventually
+from conftest import end_writer
 from parents import kill
 from supervised import Site, all_gone, keyop, site
 
@@ -102,6 +103,47 @@ def test_stop_waits_for_the_end(here: Site) -> None:
     assert again.returncode == 69
     assert "no supervisor runs here" in again.stderr
     assert keyop("restart", "writer", "-d", here.data_dir).returncode == 69
+
+
+def test_what_needs_a_process_gone_says_how_under_a_supervisor(here: Site) -> None:
+    """To kill the process would be in vain: it is started again."""
+    up = here.up()
+    there = ("-d", here.data_dir, "--yes")
+    for arguments in (
+        ("offsets", "forget", "orders", "clerk"),
+        ("channel", "delete", "orders"),
+        ("verify", "--repair"),
+    ):
+        refused = keyop(*arguments, *there)
+        assert refused.returncode in (1, 69)
+        assert "(where `keyop up` runs it: `keyop stop`)" in refused.stderr
+    assert keyop("stop", "-d", here.data_dir).returncode == 0
+    assert up.process.wait(5) == 0
+    done = keyop("offsets", "forget", "orders", "clerk", *there)
+    assert done.returncode == 0
+    end_writer(here.data_dir)
+
+
+def test_a_file_that_was_broken_meanwhile_hinders_nobody_from_looking_and_stopping(here: Site) -> None:
+    up = here.up()
+    here.sections["storage"]["max_file"] = 3
+    path = here.write_config()
+    up.wait_for("what was read before stays in force")
+    there = ("-c", path)
+    looked = keyop("status", *there)
+    assert looked.returncode == 0
+    assert "clerks" in looked.stdout
+    assert f"{path}:" in looked.stderr
+    assert "storage.max_file is not a key" in looked.stderr
+    assert f"of it this takes the data directory alone: {here.data_dir}" in looked.stderr
+    assert keyop("restart", "clerks", *there).returncode == 0
+    assert keyop("publish", "orders", "1", *there).returncode == 2  # that goes by the other settings, too
+    assert keyop("stop", *there).returncode == 0
+    assert up.process.wait(5) == 0
+    here.write_config(f"storage: {{data_dir: {here.path / 'elsewhere'}, max_file: 3}}")
+    refused = keyop("status", *there)
+    assert refused.returncode == 2
+    assert "takes the data directory" not in refused.stderr
 
 
 def test_stop_says_when_it_takes_longer(here: Site) -> None:

@@ -107,6 +107,11 @@ def is_supervised(directory: DataDirectory) -> bool:
     return is_held(directory, lease.SUPERVISED)
 
 
+def how_to_stop(directory: DataDirectory) -> str:
+    """For the end of a sentence that says to stop a process; empty where nobody would start it again at once."""
+    return " (where `keyop up` runs it: `keyop stop`)" if is_supervised(directory) else ""
+
+
 def writer_pid(directory: DataDirectory) -> int | None:
     """The pid that the writer noted, in its own pid namespace; None if none can be read."""
     return _noted_pid(directory, lease.WRITER_LOCK)

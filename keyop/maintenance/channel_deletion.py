@@ -70,9 +70,12 @@ def refuse_running(directory: DataDirectory, names: list[str], force: bool) -> N
         running = [held for held in running if held.id.startswith(PEER_PREFIXES)]
     if not running:
         return
-    who = ", ".join(_name(held) for held in running)
-    way_out = "stop hub and client first" if force else "stop them first, or use --force: they begin anew then"
-    raise SubscriberBusy(f"channel {names[0]!r} is in use by {who}; {way_out}")
+    who = ", ".join(dict.fromkeys(_name(held) for held in running))  # some take what was put back, too
+    them = "hub and client" if force else "them"
+    otherwise = "" if force else ", or use --force: they begin anew then"
+    raise SubscriberBusy(
+        f"channel {names[0]!r} is in use by {who}; stop {them} first{presence.how_to_stop(directory)}{otherwise}"
+    )
 
 
 def _name(held: LiveSubscription) -> str:

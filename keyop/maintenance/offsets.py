@@ -74,7 +74,8 @@ def _at_rest(settings: Settings, directory: DataDirectory, channel: str, id: str
     held = presence.subscriptions(directory).get((channel, id))
     if held is not None:
         raise SubscriberBusy(
-            f"channel {channel!r}: {id!r} runs (pid {held.pid}) and says itself where it is; stop that process first"
+            f"channel {channel!r}: {id!r} runs (pid {held.pid}) and says itself where it is; "
+            f"stop that process first{presence.how_to_stop(directory)}"
         )
     attachment = Attachment(settings)
     try:

@@ -108,7 +108,7 @@ def refuse_running(directory: DataDirectory) -> None:
     if presence.writer_lives(directory) or presence.is_supervised(directory):
         raise WriterBusy(
             f"{directory.path}: a writer runs here (pid {presence.writer_pid(directory)}); files are repaired at rest: "
-            "stop what is attached, and the writer with it"
+            f"stop what is attached, and the writer with it{presence.how_to_stop(directory)}"
         )
 
 
