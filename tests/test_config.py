@@ -589,7 +589,16 @@ def test_an_address_names_its_port(write: Write, address: str) -> None:
     assert f"names no port: write {address}:7740" in hub
 
 
-@pytest.mark.parametrize("address", ["::1", "a:b", "a:", "a:65536", "ws://a:1", "a:1/", "a b:1", "a:-1", "a:٣", "[a:1"])
+def test_a_port_alone_is_no_host(write: Write) -> None:
+    """As a host it would be looked up, and be an address of some other network: 9464 is 0.0.36.248."""
+    path = write("storage: {data_dir: x}\nmetrics: {listen_addr: '9464'}\n")
+    (fault,) = faults_of(lambda: Config.load(path))
+    assert "metrics.listen_addr = '9464': '9464' is not an address but a port: write host:9464, or :9464" in fault
+
+
+@pytest.mark.parametrize(
+    "address", ["7740", "::1", "a:b", "a:", "a:65536", "ws://a:1", "a:1/", "a b:1", "a:-1", "a:٣", "[a:1"]
+)
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(ValueError, match="is not an address"):
         host_and_port(address)

@@ -31,6 +31,10 @@ def host_and_port(address: str, default_port: int = DEFAULT_PORT) -> tuple[str, 
 
     Raises ValueError.
     """
+    if address.isascii() and address.isdecimal():
+        raise ValueError(
+            f"{address!r} is not an address but a port: write host:{address}, or :{address} for all that this host has"
+        )
     if any(sign in address for sign in "/@ \t\n"):
         raise ValueError(f"{address!r} is not an address, such as hub.example:{DEFAULT_PORT} (without ws:// or path)")
     host, colon, port = address.rpartition(":")
