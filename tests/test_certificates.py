@@ -351,7 +351,7 @@ def damage(pki: Pki, how: str) -> TlsSettings:
         ("empty CA", "ca.crt: holds no certificate"),
         ("half a CA file", "ca.crt: a certificate in it has no end"),
         ("leaf as CA", "ca.crt: holds a certificate that is none of a CA"),
-        ("no key file", "garage.key: No such file or directory"),
+        ("no key file", "garage.key: No such file or directory; `keyop keygen` makes certificates and keys"),
         ("exchanged", "garage.key: holds a key and no certificate"),
     ],
 )

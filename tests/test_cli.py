@@ -523,6 +523,13 @@ def test_a_writer_leaves_when_nobody_is_attached(cli: Cli) -> None:
     assert time.monotonic() - began < 10
 
 
+def test_interrupted_before_it_has_begun(cli: Cli, tmp_path: Path) -> None:
+    """Its own modules are imported for a tenth of a second: Ctrl-C says nothing of that."""
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    cli.env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{cli.env['PYTHONPATH']}"
+    assert cli("channels", code=130).stderr == ""
+
+
 def test_version_and_help(cli: Cli) -> None:
     assert cli("version").stdout == cli("--version").stdout
     assert set(cli.json("version")) == {"version", "python", "platform"}

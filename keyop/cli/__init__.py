@@ -8,9 +8,15 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
+from keyop.cli.exit_codes import INTERRUPTED
+
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """The console script."""
-    from keyop.cli.running import run
+    try:
+        from keyop.cli.running import run
 
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+        code = run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # while it is imported, or between two of its steps
+        code = INTERRUPTED
+    sys.exit(code)

@@ -22,6 +22,8 @@ def read(path: str) -> bytes:
     """The bytes of a file. Raises `CertificateError`."""
     try:
         return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise CertificateError(f"{path}: {error.strerror}; `keyop keygen` makes certificates and keys") from error
     except OSError as error:
         raise CertificateError(f"{path}: {error.strerror}") from error
 
