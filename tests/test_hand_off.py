@@ -33,8 +33,10 @@ class Waiting:
     def __init__(self, on_wait: Callable[[], None] = lambda: None, on_post: Callable[[], None] = lambda: None) -> None:
         self._on_wait = on_wait
         self.post = on_post
+        self.timeout_s: float | None = None
 
-    def wait(self, _timeout_s: float | None = None) -> None:
+    def wait(self, timeout_s: float | None = None) -> None:
+        self.timeout_s = timeout_s
         self._on_wait()
 
 
@@ -83,6 +85,28 @@ def writer(tmp_path: Path) -> Iterator[Writer]:
     writer = Writer(tmp_path / "data")
     yield writer
     writer.leave()
+
+
+def test_answers_that_have_no_room_are_waited_for_behind_a_round_without_work(writer: Writer) -> None:
+    """Who takes the answers that are in the way posts nobody: a writer that forgets that sleeps until the tick."""
+    committer = writer.committer
+    attachment = writer.attach()
+    committer._look_around()
+    (writer.path / "channels/file").touch()
+    refused = entry.TRANSACTION.pack(0) + entry.encode(entry.APPEND, b"file", data=b"{}\n")
+    positions = [attachment.send(refused) for _ in range(layout.REPLY_SLOTS + 1)]
+    semaphore = Waiting()
+    committer._semaphore = semaphore  # type: ignore[assignment]
+    while committer.commit_round():
+        pass
+    assert not attachment.is_committed(positions[-1])
+    committer._sleep()
+    assert semaphore.timeout_s is not None
+    assert attachment.replies.collect()
+    committer._sleep()
+    while committer.commit_round():
+        pass
+    assert attachment.is_committed(positions[-1])
 
 
 def test_a_newcomers_knock_that_comes_together_with_work(writer: Writer) -> None:

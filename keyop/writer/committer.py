@@ -153,6 +153,7 @@ class Committer:
             time.sleep(_DRAIN_WAIT_S)
 
     def _unblock(self) -> None:
+        self._round.unanswered = False
         for port in self.census.ports:
             port.unblock()
 

@@ -67,6 +67,8 @@ class Round:
         self.max_bytes = 0
         self.refused = 0
         self.duplicates = 0
+        # Answers that were not taken: something was left in a ring for them, until all rings are tried again.
+        self.unanswered = False
         self.clear()
 
     def clear(self) -> None:
@@ -74,10 +76,9 @@ class Round:
         self.bytes = 0
         self.sync = False
         self.spilled_bytes = 0
-        # Why something was left in a ring: a disk, a process whose port is to be swept first, answers not taken.
+        # Why something was left in a ring: a disk, a process whose port is to be swept first.
         self.waiting = False
         self.later = False
-        self.unanswered = False
         self.ports: list[AttachedPort] = []
         # Those that ask for a checkpoint: that is all that is taken from them.
         self.asking: list[AttachedPort] = []
