@@ -24,7 +24,7 @@ from torturing.workload import Plan, payload
 
 from keyop.storage import journal_file
 
-PLAN = Plan(publishers=2, limit=150, pause_s=0.0, big=0.0)
+PLAN = Plan(publishers=2, limit=150, pause_s=0.0, big=0.0, parts=2)
 Line = dict[str, Any]
 
 
@@ -320,8 +320,13 @@ def test_a_segment_that_all_had_consumed(place: Place, channel: str) -> None:
 
 def test_a_segment_that_one_had_not_consumed(place: Place) -> None:
     remove_first_segment(place, "other")
-    first = [note for note in place.ledger.notes() if note["what"] == "handled" and note["by"] == "watcher"][:3]
-    place.notes(lambda notes: [notes.remove(note) for note in first])
+    handled = [note for note in place.ledger.notes() if note["what"] == "handled" and note["by"] == "watcher"]
+    first = [note["of"] for note in handled[:3]]
+
+    def forget(notes: list[Note]) -> None:
+        notes[:] = [note for note in notes if note.get("by") not in ("watcher", "shared") or note["of"] not in first]
+
+    place.notes(forget)
     assert "lost" in place.kinds(COMPACTION)
 
 
@@ -336,6 +341,49 @@ def test_a_doubled_message_of_which_one_is_removed(place: Place) -> None:
     note = next(note for note in place.ledger.notes() if note["what"] == "handled" and note["by"] == "watcher")
     place.notes(lambda notes: notes.append({**note, "at": note["at"] + 1}))
     assert "doubled" in place.kinds(COMPACTION)
+
+
+# ---- parts
+
+
+def of_parts(notes: list[Note]) -> list[Note]:
+    return [note for note in notes if note["what"] == "handled" and note["by"] == "shared"]
+
+
+def test_the_parts_share_the_work(place: Place) -> None:
+    notes = of_parts(list(place.ledger.notes()))
+    part_of = {(note["of"][0], note["part"]) for note in notes}
+    assert len(part_of) == 2, "each publisher's messages go to one part"
+    assert len(notes) == len(place.lines("other"))
+
+
+def test_a_message_that_its_part_has_not_handled(place: Place) -> None:
+    place.notes(lambda notes: notes.remove(of_parts(notes)[20]))
+    assert place.kinds() == {"unhandled"}
+
+
+def test_parts_that_saw_the_messages_of_a_key_in_another_order(place: Place) -> None:
+    def swap(notes: list[Note]) -> None:
+        first, second = [note for note in of_parts(notes) if note["of"][0] == "p1"][10:12]
+        first["of"], second["of"] = second["of"], first["of"]
+
+    place.notes(swap)
+    assert place.kinds() == {"disorder"}
+
+
+def test_what_comes_again_to_a_part(place: Place) -> None:
+    """It may, once the id was divided anew."""
+    again = [note for note in of_parts(list(place.ledger.notes())) if note["of"][0] == "p1"][10:13]
+    place.notes(lambda notes: notes.extend({**note, "life": 1} for note in again))
+    assert place.kinds() == {"repeated"}
+    place.notes(lambda notes: [note.update(division=1) for note in of_parts(notes)[-3:]])
+    assert place.kinds() == set()
+
+
+def test_a_plan_without_parts_asks_nothing_of_them(place: Place) -> None:
+    place.notes(lambda notes: [notes.remove(note) for note in of_parts(notes)])
+    assert "unhandled" in place.kinds()
+    assert place.kinds(replace(PLAN, parts=0)) == set()
 
 
 # ---- power cuts

@@ -33,7 +33,7 @@ def test_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("flaw", ["forget rings", "leave rings"])
+@pytest.mark.parametrize("flaw", ["forget rings", "leave rings", "greatest part"])
 def test_a_flaw_is_found(tmp_path: Path, flaw: str) -> None:
     # It shows only where a kill meets a message under way.
     assert any(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import time
 from collections import Counter
@@ -17,12 +18,13 @@ from torturing.ledger import Ledger
 from torturing.member import CrewError, Member, OverdueError, last_lines, send
 from torturing.nursery import Nursery
 from torturing.shared_memory import shared_memory, sweep_shared_memory
-from torturing.workload import Assignment, Plan
+from torturing.workload import SHARERS, Assignment, Plan
 
 __all__ = ["Crew", "CrewError", "OverdueError", "drain", "last_lines", "shared_memory", "sweep_shared_memory"]
 
 DEADLINE_S = 30.0
 _LOOK_S = 0.003
+_APART_S = 0.2
 _SUBSCRIBERS = ("plain", "chain", "end")
 
 
@@ -51,6 +53,8 @@ class Crew:
         self._seed = str(seed)
         self._mark = str(mark) if mark is not None else None
         self._lives: Counter[str] = Counter()
+        self._parts = plan.parts
+        self._division = 0
         self._writer_status: int | None = None
         # pids of writers that said that they are open, and of those that belong to us.
         self._open_writers: set[int] = set()
@@ -62,15 +66,20 @@ class Crew:
         """Their names."""
         return [f"p{number}" for number in range(1, self.plan.publishers + 1)]
 
+    @property
+    def subscribers(self) -> tuple[str, ...]:
+        """Those of them that subscribe."""
+        return (*_SUBSCRIBERS, *(SHARERS if self.plan.parts else ()))
+
     def start(self, crash_at: str = "") -> None:
         """Writer and subscribers first, so that nothing is removed before everybody has an offset.
 
         ``crash_at``: the writer's, see `start_writer`.
         """
         self.start_writer(crash_at)
-        for name in _SUBSCRIBERS:
+        for name in self.subscribers:
             self.revive(name)
-        self.until_ready(*_SUBSCRIBERS)
+        self.until_ready(*self.subscribers)
         for name in self.publishers:
             self.revive(name)
 
@@ -85,7 +94,7 @@ class Crew:
 
     def revive(self, name: str) -> None:
         """Start a publisher or subscriber, in its next life."""
-        self._begin(name, name if name in _SUBSCRIBERS else "publisher")
+        self._begin(name, name if name in _SUBSCRIBERS else "part" if name in SHARERS else "publisher")
 
     def _begin(self, name: str, role: str, crash_at: str = "") -> Member:
         life = self._lives[name]
@@ -100,6 +109,8 @@ class Crew:
             mark=self._mark,
             plan=self.plan,
             crash_at=crash_at,
+            parts=self._parts,
+            division=self._division,
         )
         member = Member(name, role, life, self.nursery.fork(asdict(assignment)))
         self.members[name] = member
@@ -164,6 +175,17 @@ class Crew:
         self.nursery.wait(member.pid, time.monotonic() + DEADLINE_S)
         self._let_go(member.pid)
 
+    def divide(self, chance: random.Random) -> None:
+        """SIGKILL the processes that share an id, one a moment after the other; the next ones divide it anew."""
+        first, second = chance.sample(SHARERS, 2)
+        self.kill(first)
+        time.sleep(chance.uniform(0.0, _APART_S))  # the other one gets ahead
+        self.kill(second)
+        self._parts = chance.choice([parts for parts in (1, 2, 3) if parts != self._parts])
+        self._division += 1
+        for name in SHARERS:
+            self.revive(name)
+
     def writer_pid(self) -> int | None:
         """The pid of the writer that holds the lock, ours or one that an attached process has started."""
         return presence.writer_pid(DataDirectory(self.directory)) if self._writer_lives() else None
@@ -206,7 +228,7 @@ class Crew:
         self.finished("checkpoint")
         self.stop_publishing()
         self._end(["plain", "chain"], signal.SIGUSR1)
-        self._end(["end"], signal.SIGUSR1)
+        self._end(["end", *SHARERS], signal.SIGUSR1)
 
     def stop_publishing(self) -> None:
         """Have the publishers leave, and the rings of killed ones drained; the others go on."""

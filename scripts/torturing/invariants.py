@@ -234,7 +234,7 @@ class _Checker:
         for (by, name), count in Counter((letter.by, letter.of) for letter in self._letters).items():
             if count > 1:
                 self._say("doubled", f"{count} dead letters of {name} by {by}")
-        for id, channel in SUBSCRIPTIONS.items():
+        for id, channel in self._plan.subscriptions.items():
             if id == "chain":
                 continue
             unhandled = []
@@ -252,9 +252,15 @@ class _Checker:
             self._say("lost", "messages that have a dead letter", gone)
 
     def check_repeated(self) -> None:
-        """A slot outlives its process: after a kill only the message under way comes again."""
-        for id in SUBSCRIPTIONS:
-            mine = [note for note in self._notes if note["what"] == "handled" and note["by"] == id]
+        """A slot outlives its process: after a kill only the message under way comes again.
+
+        To each part of an id for itself, and as long as it is not divided anew.
+        """
+        by: dict[tuple[str, int, int], list[Note]] = defaultdict(list)
+        for note in self._notes:
+            if note["what"] == "handled":
+                by[note["by"], note.get("division", 0), note.get("part", 0)].append(note)
+        for (id, _division, _part), mine in by.items():
             seen: set[Name] = set()
             repeated = []
             for number, note in enumerate(mine):

@@ -16,11 +16,13 @@ from keyop.writer import process as writer_process
 from keyop.writer import retention
 from keyop.writer.attached import AttachedPort
 from keyop.writer.census import Census
+from keyop.writer.cursor import Subscriber as Subscribed
+from keyop.writer.cursors import Cursors
 from keyop.writer.log import Log
 from torturing.orders import CLOSE_TIMEOUT_S
 from torturing.publishing import Publisher
 from torturing.subscribing import Subscriber
-from torturing.workload import SUBSCRIPTIONS, Assignment
+from torturing.workload import Assignment
 
 
 def publisher(assignment: Assignment) -> None:
@@ -43,9 +45,14 @@ def end(assignment: Assignment) -> None:
     Subscriber(assignment, ["end", "watcher"]).run()
 
 
+def part(assignment: Assignment) -> None:
+    """Handles its share of ``other``."""
+    Subscriber(assignment, ["shared"]).run()
+
+
 def drainer(assignment: Assignment) -> None:
     """All subscriptions in one process: it leaves when everything is handled."""
-    subscriber = Subscriber(assignment, list(SUBSCRIPTIONS))
+    subscriber = Subscriber(assignment, list(assignment.plan.subscriptions))
     messenger = subscriber.attach()
     subscriber.drain(messenger)
     messenger.close(CLOSE_TIMEOUT_S)
@@ -99,6 +106,17 @@ def _leave_rings() -> None:
     Census.sweep_orphans = sweep_all  # type: ignore[method-assign]
 
 
+def _greatest_part() -> None:
+    def divide(cursors: Cursors, subscriber: Subscribed, count: int) -> Subscribed:
+        greatest = max(subscriber.cursors, key=lambda cursor: cursor.planned)
+        for cursor in subscriber.cursors:
+            cursor.planned = cursor.offset = greatest.planned
+        return divide_at_least(cursors, subscriber, count)
+
+    divide_at_least = Cursors.divide
+    Cursors.divide = divide  # type: ignore[method-assign]
+
+
 class Flaw(NamedTuple):
     """Something that a writer does wrong on purpose, so that one sees the rig find it."""
 
@@ -112,8 +130,10 @@ FLAWS = {
     "forget rings": Flaw(_forget_rings, "doubled"),
     # When it starts it removes the ports of dead processes, whatever their rings hold.
     "leave rings": Flaw(_leave_rings, "lost"),
+    # Where parts are divided anew, all go on from where the first of them was, not the last.
+    "greatest part": Flaw(_greatest_part, "unhandled"),
 }
 
 ROLES: dict[str, Callable[[Assignment], int | None]] = {
-    role.__name__: role for role in (publisher, plain, chain, end, drainer, checkpoint, writer)
+    role.__name__: role for role in (publisher, plain, chain, end, part, drainer, checkpoint, writer)
 }

@@ -17,7 +17,7 @@ from torturing.member import CrewError, OverdueError
 from torturing.nursery import Nursery, NurseryError
 from torturing.shared_memory import shared_memory
 from torturing.steps import FIRST_STEPS, RECOVERY_STEPS, STEPS, UNAPPLIED_STEPS
-from torturing.workload import Plan
+from torturing.workload import SHARERS, Plan
 
 _STEP_S = 0.3
 _STEP_PATIENCE_S = 0.7
@@ -32,6 +32,8 @@ class LivingDirectory:
         self.at_steps: Counter[str] = Counter()
         self._chance = random.Random(f"{seed}/{number}")
         self._plan = replace(_plan(self._chance), flaw=flaw)
+        if flaw == "greatest part":
+            self._plan = replace(self._plan, parts=2)
         (room / "plan.json").write_text(json.dumps(self._plan.as_dict(), indent=1))
         self._ledger = Ledger(room / "ledger")
         self._directory = room / "data"
@@ -52,6 +54,8 @@ class LivingDirectory:
                 if since >= 20:
                     since = 0
                     self._see_that_it_works()
+                    if self._plan.parts:
+                        self._divide()
             self._see_that_it_works()
             self.crew.stop()
             found = check(self._directory, self._ledger, self._plan)
@@ -93,7 +97,7 @@ class LivingDirectory:
             self._kill(self._chance.choice(self.crew.publishers))
         elif kind < 0.56:
             self._moment()
-            self._kill(self._chance.choice(("plain", "chain", "chain", "end")))
+            self._kill_subscriber()
         elif kind < 0.66:
             self._moment()
             if self._chance.random() < 0.3:
@@ -121,8 +125,20 @@ class LivingDirectory:
 
     def _kill(self, name: str) -> None:
         self.crew.kill(name)
-        self.kills["publisher" if name.startswith("p") and name != "plain" else name] += 1
+        self.kills["part" if name in SHARERS else "publisher" if name in self.crew.publishers else name] += 1
         self.crew.revive(name)
+
+    def _kill_subscriber(self) -> None:
+        sharing = (*SHARERS, "divide") if self._plan.parts else ()
+        name = self._chance.choice(("plain", "chain", "chain", "end", *sharing))
+        if name == "divide":
+            self._divide()
+        else:
+            self._kill(name)
+
+    def _divide(self) -> None:
+        self.crew.divide(self._chance)
+        self.kills["part"] += len(SHARERS)
 
     def _kill_writer(self) -> None:
         if self.crew.kill_writer():
@@ -136,7 +152,7 @@ class LivingDirectory:
     def _kill_several(self) -> None:
         """Writer and some others at the same moment, before any of them starts again."""
         self._moment()
-        names = [*self.crew.publishers, "plain", "chain", "end"]
+        names = [*self.crew.publishers, *self.crew.subscribers]
         victims = self._chance.sample(names, self._chance.randrange(1, len(names) + 1))
         self._kill_writer()
         for name in victims:
@@ -209,4 +225,5 @@ def _plan(chance: random.Random) -> Plan:
         publishers=chance.choice((1, 2, 2, 3)),
         pause_s=chance.choice((0.0005, 0.002, 0.005)),
         big=chance.choice((0.0, 0.01, 0.03)),
+        parts=chance.choice((0, 0, 1, 2, 3)),
     )

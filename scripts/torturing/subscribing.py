@@ -10,7 +10,7 @@ from zlib import crc32
 from keyop import Message, Messenger
 from keyop.errors import SubscriberBusy
 from torturing.orders import CLOSE_TIMEOUT_S, PROVOKED, Orders, complaining_logger
-from torturing.workload import SUBSCRIPTIONS, TYPE, Assignment, failing, is_whole
+from torturing.workload import SHARERS, SUBSCRIPTIONS, TYPE, Assignment, failing, is_whole
 
 _MAX_RETRIES = 3
 _BACKOFF_S = (0.001, 0.01)
@@ -41,8 +41,10 @@ class Subscriber:
         settings = self._a.plan.settings(self._a.data_dir)
         self._messenger = Messenger(settings, name=self._a.who, logger=complaining_logger(self._notes))
         for id in self._ids:
-            handle = self._pass_on if id == "chain" else self._handler(id)
-            self._subscribe(id, handle)
+            if id == "shared":
+                self._share()
+            else:
+                self._subscribe(id, self._pass_on if id == "chain" else self._handler(id))
         return self._messenger
 
     def drain(self, messenger: Messenger) -> None:
@@ -54,7 +56,15 @@ class Subscriber:
                 )
         self._notes.note("drained")
 
-    def _subscribe(self, id: str, handle: Callable[[Message[Any]], None]) -> None:
+    def _share(self) -> None:
+        """The parts that are this process's; in a process that drains all of them."""
+        a = self._a
+        for part in range(1, a.parts + 1):
+            if a.who not in SHARERS or a.who == SHARERS[(part - 1) % len(SHARERS)]:
+                handle = self._handler("shared", part=part, division=a.division)
+                self._subscribe("shared", handle, (part, a.parts))
+
+    def _subscribe(self, id: str, handle: Callable[[Message[Any]], None], part: tuple[int, int] | None = None) -> None:
         deadline = time.monotonic() + _BUSY_S
         while True:
             try:
@@ -66,6 +76,8 @@ class Subscriber:
                     exactly_once=id == "chain",
                     max_retries=_MAX_RETRIES,
                     retry_backoff=_BACKOFF_S,
+                    part=part,
+                    key=_life if part is not None else None,
                 )
                 return
             except SubscriberBusy:
@@ -74,7 +86,7 @@ class Subscriber:
                     raise
                 time.sleep(0.005)
 
-    def _handler(self, id: str) -> Callable[[Message[Any]], None]:
+    def _handler(self, id: str, **more: int) -> Callable[[Message[Any]], None]:
         channel = SUBSCRIPTIONS[id]
 
         def handle(message: Message[Any]) -> None:
@@ -85,7 +97,7 @@ class Subscriber:
             elif failing(said["n"]) == id:
                 what = "failed"
             name = [said.get("from"), said.get("life"), said.get("n")]
-            self._notes.note(what, by=id, channel=channel, of=name, at=message.offset, attempt=message.attempt)
+            self._notes.note(what, by=id, channel=channel, of=name, at=message.offset, attempt=message.attempt, **more)
             if what == "failed":
                 raise ValueError(PROVOKED)
 
@@ -99,3 +111,8 @@ class Subscriber:
             self._messenger.publish("copy", passed, payload_type=TYPE)
         if failing(said["n"]) == "chain":
             raise ValueError(f"{PROVOKED}: what was published goes with it")
+
+
+def _life(message: Message[Any]) -> str:
+    """The key of ``shared``."""
+    return f"{message.payload['from']}/{message.payload['life']}"

@@ -2,7 +2,8 @@
 
 Channels: publishers write to ``in`` and ``other``. ``plain`` handles ``in``; ``chain`` passes each message of it on,
 exactly once, to ``out`` (every fifth to ``copy`` as well). ``end`` handles ``out``, ``watcher`` ``other``. Some
-messages make ``plain`` or ``chain`` fail for good: they go to ``in.dead-letter``.
+messages make ``plain`` or ``chain`` fail for good: they go to ``in.dead-letter``. In some plans two processes share the
+id ``shared``, in one, two or three parts: each life of a publisher is a key, so its messages stay with one part.
 
 A publisher counts what it publishes from 0 in each of its lives, over both channels. So (publisher, life, number) names
 a message, and the payload says it, with a checksum of its bulk and, where several stand or fall together, their number.
@@ -18,8 +19,11 @@ from keyop.configuration.settings import IpcSettings, Settings, StorageSettings,
 from torturing.ledger import Notebook
 
 TYPE = "torture"
-SUBSCRIPTIONS = {"plain": "in", "chain": "in", "end": "out", "watcher": "other"}
+SUBSCRIPTIONS = {"plain": "in", "chain": "in", "end": "out", "watcher": "other", "shared": "other"}
 """Subscriber's id → channel."""
+
+SHARERS = ("part1", "part2")
+"""The processes that share ``shared``; of three parts the first one has two, of one it has all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,8 @@ class Plan:
     limit: int = 0
     """After so many publishes a publisher ends by itself; 0: when it is told to."""
     idle_exit_s: float = 5.0
+    parts: int = 0
+    """Into how many parts ``shared`` is divided at first, and at the end; 0: there is no such subscriber."""
     flaw: str = ""
     """For a control: what the writers do wrong on purpose, see `torturing.lives.FLAWS`."""
 
@@ -49,6 +55,11 @@ class Plan:
     def strict(self) -> bool:
         """Whether publish returns after the sync."""
         return self.sync_interval_ms == 0
+
+    @property
+    def subscriptions(self) -> dict[str, str]:
+        """Those of `SUBSCRIPTIONS` that there are."""
+        return {id: channel for id, channel in SUBSCRIPTIONS.items() if id != "shared" or self.parts}
 
     def settings(self, data_dir: str) -> Settings:
         """For a process that attaches, and for the writer that it may have to start."""
@@ -81,6 +92,10 @@ class Assignment:
     plan: Plan = field(default_factory=Plan)
     crash_at: str = ""
     """A writer's: ``frame.written:3``."""
+    parts: int = 0
+    """A sharer's: into how many parts the id is divided now."""
+    division: int = 0
+    """How often it was divided anew before. Messages may come again by that."""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Assignment:

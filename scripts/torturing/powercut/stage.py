@@ -19,14 +19,13 @@ from torturing.powercut.image import Recording
 from torturing.powercut.mount import FileSystem, make_image, mounted
 from torturing.powercut.points import Step
 from torturing.powercut.writeback import write_back_something
-from torturing.workload import Plan
+from torturing.workload import SHARERS, Plan
 
 DATA = "data"
 """Where on the disk the data directory lies."""
 FLAWS = ("journal", "segments")
 """What writers can leave out: the sync of the journal's files, or that of segments at a checkpoint."""
 _PRELOAD = Path(__file__).parent / "preload"
-_SUBSCRIBERS = ("plain", "chain", "end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,10 @@ def _disturb_somebody(crew: Crew, dice: random.Random) -> None:
     elif what == "checkpoint" and "checkpoint" not in crew.members:
         crew.checkpoint()
     elif what in ("publisher", "subscriber"):
-        name = dice.choice(crew.publishers if what == "publisher" else _SUBSCRIBERS)
-        if name in crew.members and crew.members[name].ready:
+        name = dice.choice(crew.publishers if what == "publisher" else crew.subscribers)
+        if name in SHARERS and dice.random() < 0.5:
+            if all(each in crew.members and crew.members[each].ready for each in SHARERS):
+                crew.divide(dice)
+        elif name in crew.members and crew.members[name].ready:
             crew.kill(name)
             crew.revive(name)
