@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import click
 import pytest
 from child import DEADLINE_S, ROOT, eventually, freeze, kill_writer, writer_pid
 
@@ -539,6 +541,20 @@ def test_version_and_help(cli: Cli) -> None:
         assert command is not None
         assert command.help is not None
         assert "Examples:" in command.help
+
+
+def test_the_lists_of_commands_are_whole_in_80_columns(cli: Cli) -> None:
+    cli.env["COLUMNS"] = "80"
+    context = click.Context(commands)
+    names = commands.list_commands(context)
+    groups = [name for name in names if isinstance(commands.get_command(context, name), click.Group)]
+    assert "dead-letter" in groups
+    for words in ([], *([name] for name in groups)):
+        text = cli(*words, "--help").stdout.partition("Options:")[2]
+        assert "..." not in text
+        assert max(map(len, text.splitlines())) <= 80
+    listed = re.findall(r"^  ([a-z-]+)  +[A-Z]", cli("--help").stdout, re.MULTILINE)
+    assert listed == names
 
 
 def test_completion(cli: Cli) -> None:

@@ -24,7 +24,7 @@ def command() -> None:
     """
 
 
-@command.command("delete")
+@command.command("delete", short_help="Delete its messages and offsets.")
 @click.argument("channel", type=ChannelName())
 @at_place
 @click.option("--force", is_flag=True, help="Also under running subscribers, which then begin anew.")

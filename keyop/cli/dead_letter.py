@@ -89,7 +89,7 @@ class _Pattern(click.ParamType):  # type: ignore[type-arg]
 # ---- looking
 
 
-@command.command("list")
+@command.command("list", short_help="List the open ones of a channel.")
 @at_place
 @_selecting
 @click.option("--all", "done", is_flag=True, help="Those that were put back or discarded, too.")
@@ -115,7 +115,7 @@ def list_(place: Place, channel: str, selection: Selection, done: bool, as_json:
     return exit_codes.OK
 
 
-@command.command("show")
+@command.command("show", short_help="Show them in full, with the message.")
 @at_place
 @_selecting
 @click.option("--all", "done", is_flag=True, help="Those that were put back or discarded, too.")
@@ -167,7 +167,7 @@ def _missing(selection: Selection, seen: set[str | None], channel: str) -> int:
 # ---- acting
 
 
-@command.command("replay")
+@command.command("replay", short_help="Put them back, for the subscriber that failed.")
 @at_place
 @_selecting
 @as_yes
@@ -189,7 +189,7 @@ def replay(place: Place, channel: str, selection: Selection, yes: bool, as_json:
     return _act(place, channel, selection, yes, as_json, "replay", "put back", lambda office: office.replay)
 
 
-@command.command("discard")
+@command.command("discard", short_help="Mark them as seen to.")
 @at_place
 @_selecting
 @as_yes

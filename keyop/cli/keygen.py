@@ -122,7 +122,7 @@ def instance(
         _warn(f"{ca}: the CA expires before that, at {timestamp(authority.valid_until)}, and with it this certificate")
 
 
-@command.command("inspect")
+@command.command("inspect", short_help="Say what the certificates in FILE say.")
 @click.argument("file", type=_file)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def inspect(file: Path, as_json: bool) -> None:

@@ -33,7 +33,7 @@ def command() -> None:
     """
 
 
-@command.command("show")
+@command.command("show", short_help="Show where everybody stands, and what comes next.")
 @click.argument("channel", type=ChannelName())
 @click.argument("id", type=SubscriberId(), required=False)
 @at_place
@@ -125,7 +125,7 @@ def set_(place: Place, channel: str, id: str, where: str | int | datetime, creat
     return exit_codes.OK
 
 
-@command.command("forget")
+@command.command("forget", short_help="Forget a subscriber for good.")
 @click.argument("channel", type=ChannelName())
 @click.argument("id", type=SubscriberId())
 @at_place
