@@ -102,13 +102,16 @@ def test_the_command(tmp_path: Path) -> None:
     assert audit(tmp_path / "none").returncode == 1
     directory = DataDirectory(tmp_path)
     directory.make()
-    assert audit(tmp_path).stdout == ""
+    none = audit(tmp_path)
+    assert (none.returncode, none.stdout) == (0, "")
+    assert "there is no audit log: no hub and no client has run here" in none.stderr
     (directory.audit / NAME).write_bytes(line(0, peer="pi\x1b[2J") + line(1, event="policy_violation", detail="why"))
     assert audit(tmp_path).stdout.splitlines() == [
         "2026-11-24T10:00:00.5Z  forward  pi\N{REPLACEMENT CHARACTER}[2J  0",
         "2026-11-24T10:00:01.5Z  policy_violation  1  why",
     ]
     found = audit(tmp_path, "--event", "policy_violation", "--json")
+    assert found.stderr == ""
     assert json.loads(found.stdout) == record(1, event="policy_violation", detail="why")
     assert audit(tmp_path, "--since", "earliest").returncode == 2
 

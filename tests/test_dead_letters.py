@@ -422,6 +422,9 @@ def test_list_and_show(data_dir: Path, cli: Cli) -> None:
     assert cli.json("dead-letter", "list", "c", "--since", "2000-01-01") == listed
     assert cli.json("dead-letter", "list", "c", "--since", "2100-01-01") == []
     assert "1 discarded" in cli("dead-letter", "discard", "c", "--subscriber", "other", "--yes").stdout
+    done = cli("dead-letter", "show", "c", "--subscriber", "other")
+    assert done.stdout == ""
+    assert "channel c: there is no such dead letter that is open; --all shows" in done.stderr
     assert len(cli.json("dead-letter", "list", "c")) == 2
     assert [each["state"] for each in cli.json("dead-letter", "list", "c", "--all")] == ["open", "open", "discarded"]
     assert "2 open, 1 discarded" in cli("dead-letter", "list", "c", "--all").stdout

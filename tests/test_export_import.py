@@ -56,6 +56,8 @@ def test_there_and_back_again(data_dir: Path, cli: Cli, other: Cli, tmp_path: Pa
     assert "100 messages exported" in cli("export", "c", "-o", file).stderr
     assert file.read_bytes().splitlines() == lines_of(data_dir)
     assert "is there already" in cli("export", "c", "-o", file, code=1).stderr
+    nowhere = tmp_path / "no" / "c.jsonl"
+    assert f"{nowhere.parent}: there is no such directory" in cli("export", "c", "-o", nowhere, code=1).stderr
     cli("export", "c", "-o", file, "--force")
     assert sorted(os.listdir(tmp_path)) == ["c.jsonl", "data"]
     assert other.json("import", file) == {"imported": 100, "existing": 0, "skipped": 0}

@@ -93,7 +93,7 @@ def test_an_address_that_is_none(tmp_path: Path, address: str) -> None:
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     done = keyop("init", tmp_path / "no" / "keyop.yaml")
     assert done.returncode == 1
-    assert "No such file" in done.stderr
+    assert done.stderr == f"keyop: {tmp_path / 'no'}: there is no such directory\n"
 
 
 def _every_key(values: dict[str, Any], prefix: str = "") -> set[str]:

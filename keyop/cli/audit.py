@@ -69,6 +69,8 @@ def command(
     directory = place.directory()
     directory.require()
     wanted = Wanted(frozenset(events), peer or "", channel or "", since)
+    if not follow and not any(directory.audit.glob("*")):
+        click.echo(f"keyop: {directory.path}: there is no audit log: no hub and no client has run here", err=True)
     log = AuditLog(directory.audit, lambda path, text: click.echo(f"{path}: no record: {text!r}", err=True))
     try:
         _print(log.records(), wanted, as_json)

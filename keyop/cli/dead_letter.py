@@ -145,6 +145,9 @@ def show(place: Place, channel: str, selection: Selection, done: bool, as_json: 
             why = str(error)
             lost += 1
         print(letter_text.json_line(letter, original) if as_json else letter_text.in_full(letter, original, why))
+    if not seen and not selection.ids:
+        others = "" if done else " that is open; --all shows what was put back or discarded"
+        _say(f"channel {channel}: there is no such dead letter{others}")
     return _missing(selection, seen, channel) or (exit_codes.FAILED if lost else exit_codes.OK)
 
 

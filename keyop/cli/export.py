@@ -66,6 +66,8 @@ def command(
     else:
         if output.exists() and not force:
             raise click.ClickException(f"{output}: is there already; --force replaces it")
+        if not output.parent.is_dir():
+            raise click.ClickException(f"{output.parent}: there is no such directory")
         unreadable = _write_file(export, output)
     _say(
         f"{counted(export.exported, 'message')} exported"

@@ -82,6 +82,8 @@ def _host_name() -> str:
 def _write(path: Path, text: str, force: bool) -> None:
     """Whole or not at all, and over nothing unless told."""
     target = path.resolve()
+    if not target.parent.is_dir():
+        raise click.ClickException(f"{target.parent}: there is no such directory")
     with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=f".{target.name}.", delete=False) as draft:
         try:
             os.fchmod(draft.fileno(), 0o644)
