@@ -24,7 +24,7 @@ from torturing.workload import Plan, payload
 
 from keyop.storage import journal_file
 
-PLAN = Plan(publishers=2, limit=150, pause_s=0.0, big=0.0, parts=2)
+PLAN = Plan(publishers=2, limit=150, pause_s=0.0, big=0.0, parts=2, replays=True)
 Line = dict[str, Any]
 
 
@@ -272,7 +272,8 @@ def test_a_dead_letter_that_is_missing(place: Place) -> None:
 
 
 def test_a_dead_letter_twice(place: Place) -> None:
-    place.edit("in.dead-letter", lambda lines: lines.append({**lines[-1], "id": "another"}))
+    chains = next(line for line in place.lines("in.dead-letter") if line["payload"].get("subscriber") == "chain")
+    place.edit("in.dead-letter", lambda lines: lines.append({**chains, "id": "another"}))
     assert place.kinds() == {"doubled"}
 
 
@@ -280,7 +281,7 @@ def test_a_dead_letter_of_a_message_that_does_not_fail(place: Place) -> None:
     line = place.lines("in")[single(place.lines("in"))]
 
     def give_up(lines: list[Line], error: str) -> None:
-        said = {**lines[-1]["payload"], "original": line, "subscriber": "plain", "last_error": error}
+        said = {**lines[0]["payload"], "original": line, "subscriber": "plain", "last_error": error}
         lines.append({**lines[-1], "id": "another", "payload": said})
 
     place.edit("in.dead-letter", lambda lines: give_up(lines, "the process ended during attempt 4"))
@@ -341,6 +342,52 @@ def test_a_doubled_message_of_which_one_is_removed(place: Place) -> None:
     note = next(note for note in place.ledger.notes() if note["what"] == "handled" and note["by"] == "watcher")
     place.notes(lambda notes: notes.append({**note, "at": note["at"] + 1}))
     assert "doubled" in place.kinds(COMPACTION)
+
+
+# ---- what is put back
+
+
+def marks(lines: list[Line]) -> list[Line]:
+    return [line for line in lines if "dead_letter" in line["payload"]]
+
+
+def test_what_is_put_back_is_there(place: Place) -> None:
+    letters = [line for line in place.lines("in.dead-letter") if line["payload"].get("subscriber") == "plain"]
+    back = [note for note in place.ledger.notes() if note["what"] == "replayed"]
+    assert len(letters) == len(marks(place.lines("in.dead-letter"))) == len(place.lines("in.replay")) == len(back) > 1
+
+
+def test_what_is_put_back_twice(place: Place) -> None:
+    place.edit("in.replay", lambda lines: lines.append(lines[-1]))
+    assert place.kinds() == {"doubled"}
+
+
+def test_what_is_marked_and_was_not_put_back(place: Place) -> None:
+    place.edit("in.replay", lambda lines: lines.pop())
+    assert place.kinds() == {"half"}
+
+
+def test_a_mark_twice(place: Place) -> None:
+    place.edit("in.dead-letter", lambda lines: lines.append({**marks(lines)[0], "id": "another"}))
+    assert place.kinds() == {"doubled"}
+
+
+def test_a_mark_that_is_gone(place: Place) -> None:
+    place.edit("in.dead-letter", lambda lines: lines.remove(marks(lines)[0]))
+    assert place.kinds() == {"lost"}
+
+
+def test_a_mark_that_a_command_was_told_of(place: Place) -> None:
+    told = len(marks(place.lines("in.dead-letter")))
+    Notebook(place.path, "replay", 0).note("put back", done=told)
+    assert place.kinds() == set()
+    Notebook(place.path, "replay", 0).note("put back", done=1)
+    assert place.kinds() == {"lost"}
+
+
+def test_what_was_put_back_and_nobody_handled(place: Place) -> None:
+    place.notes(lambda notes: notes.remove(next(note for note in notes if note["what"] == "replayed")))
+    assert place.kinds() == {"unhandled"}
 
 
 # ---- parts

@@ -33,7 +33,7 @@ def test_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("flaw", ["forget rings", "leave rings", "greatest part"])
+@pytest.mark.parametrize("flaw", ["forget rings", "leave rings", "greatest part", "forget marks"])
 def test_a_flaw_is_found(tmp_path: Path, flaw: str) -> None:
     # It shows only where a kill meets a message under way.
     assert any(
@@ -43,7 +43,12 @@ def test_a_flaw_is_found(tmp_path: Path, flaw: str) -> None:
 
 
 def test_every_step_in_the_code_is_among_them() -> None:
-    assert steps.steps_in_the_code() == {*steps.STEPS, *steps.RECOVERY_STEPS, *steps.FIRST_STEPS}
+    assert steps.steps_in_the_code() == {
+        *steps.STEPS,
+        *steps.RECOVERY_STEPS,
+        *steps.FIRST_STEPS,
+        *steps.DELETION_STEPS,
+    }
 
 
 def test_the_command_line_says_what_there_is() -> None:

@@ -37,6 +37,7 @@ class Letter(NamedTuple):
     of: Name
     by: str
     error: str
+    id: str = ""
 
     @property
     def of_a_killed(self) -> bool:
@@ -56,6 +57,8 @@ class Account:
         self.said: dict[Name, dict[str, Any]] = {}
         """The payloads of inputs."""
         self.letters: list[Letter] = []
+        self.marks: list[str] = []
+        """The ids of letters that somebody has seen to, one for each mark."""
         self.handled: dict[str, set[Name]] = {id: set() for id in SUBSCRIPTIONS}
         self._collect_records()
         self._collect_notes()
@@ -66,7 +69,10 @@ class Account:
             for record in contents.records:
                 said = record.payload
                 if channel.endswith(".dead-letter"):
-                    self.letters.append(_letter(said))
+                    if "dead_letter" in said:
+                        self.marks.append(said["dead_letter"])
+                    else:
+                        self.letters.append(_letter(said, record.envelope["id"]))
                     continue
                 name = _name(said)
                 self.places[channel][name].add(record.offset)
@@ -120,6 +126,6 @@ def _name(said: dict[str, Any]) -> Name:
     return Name(said.get("from", "?"), said.get("life", -1), said.get("n", -1))
 
 
-def _letter(said: dict[str, Any]) -> Letter:
+def _letter(said: dict[str, Any], id: str) -> Letter:
     original = said.get("original") or {}
-    return Letter(_name(original.get("payload") or {}), said.get("subscriber", "?"), said.get("last_error", ""))
+    return Letter(_name(original.get("payload") or {}), said.get("subscriber", "?"), said.get("last_error", ""), id)

@@ -49,6 +49,7 @@ class Crew:
         self.members: dict[str, Member] = {}
         self.acknowledged: Counter[str] = Counter()
         self.handled: Counter[str] = Counter()
+        self.replayed = 0
         self.recovered_ms: list[float] = []
         self._seed = str(seed)
         self._mark = str(mark) if mark is not None else None
@@ -166,6 +167,10 @@ class Crew:
         """Start what ``keyop checkpoint`` does, in a process of its own; its name."""
         return self._begin("checkpoint", "checkpoint").name
 
+    def replay(self) -> str:
+        """Start what ``keyop dead-letter replay`` does, in a process of its own; its name."""
+        return self._begin("replay", "replay").name
+
     # ---- killing
 
     def kill(self, name: str) -> None:
@@ -225,7 +230,7 @@ class Crew:
 
     def retire(self) -> None:
         """All but the writer."""
-        self.finished("checkpoint")
+        self.finished("checkpoint", "replay")
         self.stop_publishing()
         self._end(["plain", "chain"], signal.SIGUSR1)
         self._end(["end", *SHARERS], signal.SIGUSR1)
@@ -300,6 +305,8 @@ class Crew:
                 self.acknowledged[note["who"]] += 1
             elif what == "handled":
                 self.handled[note["by"]] += 1
+            elif what == "replayed":
+                self.replayed += 1
             elif what == "ready":
                 member = self.members.get(note["who"])
                 if member is not None and member.life == note["life"]:
@@ -312,7 +319,7 @@ class Crew:
         """See that nobody has ended who should not have. Raises `CrewError`."""
         for name, member in list(self.members.items()):
             status = self.nursery.ended(member.pid)
-            if status is not None and (status or member.role in ("writer", "checkpoint")):
+            if status is not None and (status or member.role in ("writer", "checkpoint", "replay")):
                 self._dismiss(name)
 
     def _dismiss(self, name: str) -> None:

@@ -19,6 +19,7 @@ from torturing.account import INPUTS, Account, Letter, Name, published
 from torturing.findings import Violation
 from torturing.ledger import Ledger, Note
 from torturing.records import ChannelContents
+from torturing.replays import check_put_back
 from torturing.workload import SUBSCRIPTIONS, Plan, is_whole
 
 After = Literal["kill", "power cut"]
@@ -51,6 +52,8 @@ def check(
     checker.check_groups()
     if drained:
         checker.check_handled()
+        if plan.replays:
+            checker.check_put_back()
     if after == "kill":
         checker.check_repeated()
     if drained:
@@ -66,7 +69,7 @@ class _Checker:
         self.violations: list[Violation] = []
         self._directory = directory
         self._notes = notes
-        account = Account(directory, notes)
+        account = self._account = Account(directory, notes)
         self._plan = plan
         self._after = after
         self._synced_before_ns = synced_before_ns
@@ -96,7 +99,8 @@ class _Checker:
                 self._say("seam", contents.name, contents.seams)
             if contents.first and (contents.name in _KEPT or not self._plan.compaction):
                 self._say("lost", f"{contents.name}: everything below {contents.first}, which nobody may remove")
-            ids.update(record.envelope["id"] for record in contents.records)
+            if not contents.name.endswith(".replay"):
+                ids.update(record.envelope["id"] for record in contents.records)
             if not contents.name.endswith(".dead-letter"):
                 garbled = [
                     f"{contents.name} at {each.offset}" for each in contents.records if not is_whole(each.payload)
@@ -251,16 +255,21 @@ class _Checker:
         if gone and self._exact:
             self._say("lost", "messages that have a dead letter", gone)
 
+    def check_put_back(self) -> None:
+        """See `torturing.replays`."""
+        for kind, text, items in check_put_back(self._account):
+            self._say(kind, text, items)
+
     def check_repeated(self) -> None:
         """A slot outlives its process: after a kill only the message under way comes again.
 
         To each part of an id for itself, and as long as it is not divided anew.
         """
-        by: dict[tuple[str, int, int], list[Note]] = defaultdict(list)
+        by: dict[tuple[str, str, int, int], list[Note]] = defaultdict(list)
         for note in self._notes:
-            if note["what"] == "handled":
-                by[note["by"], note.get("division", 0), note.get("part", 0)].append(note)
-        for (id, _division, _part), mine in by.items():
+            if note["what"] in ("handled", "replayed"):
+                by[note["by"], note["what"], note.get("division", 0), note.get("part", 0)].append(note)
+        for (id, *_), mine in by.items():
             seen: set[Name] = set()
             repeated = []
             for number, note in enumerate(mine):

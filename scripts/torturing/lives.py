@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from keyop.errors import WriterBusy, WriterUnavailable
 from keyop.inspection import at_rest
 from keyop.ipc import lease, port
+from keyop.maintenance.dead_letter_office import DeadLetterOffice
 from keyop.protocol.writer_options import WriterOptions
 from keyop.storage import disk
 from keyop.writer import process as writer_process
@@ -19,6 +20,7 @@ from keyop.writer.census import Census
 from keyop.writer.cursor import Subscriber as Subscribed
 from keyop.writer.cursors import Cursors
 from keyop.writer.log import Log
+from torturing import putting_back
 from torturing.orders import CLOSE_TIMEOUT_S
 from torturing.publishing import Publisher
 from torturing.subscribing import Subscriber
@@ -32,6 +34,7 @@ def publisher(assignment: Assignment) -> None:
 
 def plain(assignment: Assignment) -> None:
     """Handles ``in``."""
+    _make_flaw(assignment)
     Subscriber(assignment, ["plain"]).run()
 
 
@@ -66,14 +69,19 @@ def checkpoint(assignment: Assignment) -> None:
         assignment.notebook().note("checkpoint failed", text=str(error))
 
 
+def replay(assignment: Assignment) -> None:
+    """What ``keyop dead-letter replay`` does. It may fail, too."""
+    _make_flaw(assignment)
+    putting_back.replay(assignment)
+
+
 def writer(assignment: Assignment) -> int:
     """A writer as attached processes start it, but from a process that has imported everything already."""
     if assignment.crash_at:
         # Looked at when the module was imported, long ago.
         os.environ["KEYOP_CRASH_AT"] = assignment.crash_at
         disk.step = disk._crash_step
-    if assignment.plan.flaw:
-        FLAWS[assignment.plan.flaw].make()
+    _make_flaw(assignment)
     retention.EVERY_S = 0.2 if assignment.plan.compaction else 1e9
     notes = assignment.notebook()
     began_s = time.monotonic()
@@ -88,6 +96,11 @@ def writer(assignment: Assignment) -> int:
     os.chdir("/")
     options = WriterOptions.from_settings(assignment.plan.settings(assignment.data_dir))
     return writer_process.run(options, on_demand=True, log=Log("text", "info"))
+
+
+def _make_flaw(assignment: Assignment) -> None:
+    if assignment.plan.flaw:
+        FLAWS[assignment.plan.flaw].make()
 
 
 def _forget_rings() -> None:
@@ -117,12 +130,18 @@ def _greatest_part() -> None:
     Cursors.divide = divide  # type: ignore[method-assign]
 
 
+def _forget_marks() -> None:
+    DeadLetterOffice._mark = lambda *_: b""  # type: ignore[method-assign]
+
+
 class Flaw(NamedTuple):
-    """Something that a writer does wrong on purpose, so that one sees the rig find it."""
+    """Something that a writer, or a command, does wrong on purpose, so that one sees the rig find it."""
 
     make: Callable[[], None]
     costs: str
     """What kind of violation has to be found."""
+    needs: dict[str, Any] = {}  # noqa: RUF012  (nobody changes it)
+    """What a plan has to say, or it does not show."""
 
 
 FLAWS = {
@@ -131,9 +150,11 @@ FLAWS = {
     # When it starts it removes the ports of dead processes, whatever their rings hold.
     "leave rings": Flaw(_leave_rings, "lost"),
     # Where parts are divided anew, all go on from where the first of them was, not the last.
-    "greatest part": Flaw(_greatest_part, "unhandled"),
+    "greatest part": Flaw(_greatest_part, "unhandled", {"parts": 2}),
+    # Dead letters are put back without a mark: the next time again.
+    "forget marks": Flaw(_forget_marks, "doubled", {"replays": True}),
 }
 
 ROLES: dict[str, Callable[[Assignment], int | None]] = {
-    role.__name__: role for role in (publisher, plain, chain, end, part, drainer, checkpoint, writer)
+    role.__name__: role for role in (publisher, plain, chain, end, part, drainer, checkpoint, replay, writer)
 }

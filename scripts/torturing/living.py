@@ -13,6 +13,7 @@ from torturing.crew import Crew
 from torturing.findings import Violation
 from torturing.invariants import check
 from torturing.ledger import Ledger
+from torturing.lives import FLAWS
 from torturing.member import CrewError, OverdueError
 from torturing.nursery import Nursery, NurseryError
 from torturing.shared_memory import shared_memory
@@ -32,8 +33,8 @@ class LivingDirectory:
         self.at_steps: Counter[str] = Counter()
         self._chance = random.Random(f"{seed}/{number}")
         self._plan = replace(_plan(self._chance), flaw=flaw)
-        if flaw == "greatest part":
-            self._plan = replace(self._plan, parts=2)
+        if flaw:
+            self._plan = replace(self._plan, **FLAWS[flaw].needs)
         (room / "plan.json").write_text(json.dumps(self._plan.as_dict(), indent=1))
         self._ledger = Ledger(room / "ledger")
         self._directory = room / "data"
@@ -54,6 +55,8 @@ class LivingDirectory:
                 if since >= 20:
                     since = 0
                     self._see_that_it_works()
+                    if self._plan.replays and "replay" not in self.crew.members:
+                        self.crew.replay()
                     if self._plan.parts:
                         self._divide()
             self._see_that_it_works()
@@ -71,7 +74,11 @@ class LivingDirectory:
         """For the report."""
         crew = self.crew
         return Counter(
-            acknowledged=crew.acknowledged.total(), handled=crew.handled.total(), directories=1, **self.kills
+            acknowledged=crew.acknowledged.total(),
+            handled=crew.handled.total(),
+            directories=1,
+            **self.kills,
+            **({"put back": crew.replayed} if crew.replayed else {}),
         )
 
     def _begin(self) -> None:
@@ -117,7 +124,7 @@ class LivingDirectory:
         elif kind < 0.95:
             self._kill_several()
         else:
-            self._kill_checkpoint()
+            self._kill_command()
 
     def _moment(self) -> None:
         """A moment at random is what is tested."""
@@ -165,16 +172,18 @@ class LivingDirectory:
             self.crew.revive(name)
         self._new_writer()
 
-    def _kill_checkpoint(self) -> None:
-        """Somebody who asks for a checkpoint; mostly it is done before the kill, and the writer is killed in it."""
-        name = self.crew.checkpoint()
+    def _kill_command(self) -> None:
+        """Somebody who asks for a checkpoint, or puts something back; mostly it is done before the kill, and the writer
+        is killed in it."""
+        replays = self._plan.replays and "replay" not in self.crew.members and self._chance.random() < 0.7
+        name = self.crew.replay() if replays else self.crew.checkpoint()
         self._moment()
         if self._chance.random() < 0.5:
             self._kill_writer()
             self._new_writer()
         if name in self.crew.members:
             self.crew.kill(name)
-            self.kills["checkpoint"] += 1
+            self.kills[name] += 1
 
     # ---- at a step
 
@@ -210,10 +219,20 @@ class LivingDirectory:
     # ---- the end
 
     def _left_over(self) -> list[Violation]:
+        """Who is killed while it attaches leaves drafts that the start of the next writer removes."""
+        run = self._directory / "run"
+        if list(run.glob(".new-*")) and not list(run.glob("*port-*")):
+            self.crew.start_writer()
+            self.crew.until_open()
+            self.crew.stop()
+        names = self._remains()
+        return [Violation("left over", "after a clean stop: " + ", ".join(names))] if names else []
+
+    def _remains(self) -> list[str]:
         names = [path.name for path in shared_memory(self._directory)]
         names += [path.name for path in (self._directory / "run").glob("*port-*")]
         names += [path.name for path in (self._directory / "run").glob(".new-*")]
-        return [Violation("left over", "after a clean stop: " + ", ".join(names))] if names else []
+        return names
 
 
 def _plan(chance: random.Random) -> Plan:
@@ -226,4 +245,5 @@ def _plan(chance: random.Random) -> Plan:
         pause_s=chance.choice((0.0005, 0.002, 0.005)),
         big=chance.choice((0.0, 0.01, 0.03)),
         parts=chance.choice((0, 0, 1, 2, 3)),
+        replays=chance.random() < 0.5,
     )

@@ -46,10 +46,11 @@ def read_channels(directory: Path) -> dict[str, ChannelContents]:
     """All channels of a data directory."""
     channels = directory / "channels"
     names = sorted(path.name for path in channels.iterdir()) if channels.is_dir() else []
-    return {name: _read_channel(channels / name) for name in names}
+    return {name: read_channel(channels / name) for name in names}
 
 
-def _read_channel(directory: Path) -> ChannelContents:
+def read_channel(directory: Path) -> ChannelContents:
+    """One channel."""
     contents = ChannelContents(directory.name)
     starts = sorted(int(found[1]) for path in directory.iterdir() if (found := _SEGMENT.fullmatch(path.name)))
     contents.segments = len(starts)
@@ -89,7 +90,7 @@ def _envelope(line: bytes, channel: str) -> dict[str, Any] | str:
         return "no JSON"
     if not isinstance(envelope, dict) or not {"v", "id", "ts", "channel", "payload"} <= envelope.keys():
         return "no envelope"
-    if envelope["channel"] != channel:
+    if envelope["channel"] != channel.removesuffix(".replay"):  # what is put back says where it came from
         return f"an envelope of channel {envelope['channel']}"
     if not isinstance(envelope["payload"], dict):
         return "another payload than was published"

@@ -41,6 +41,9 @@ UNAPPLIED_STEPS = {"frame.written": 30, "frame.synced": 30}
 FIRST_STEPS = {"offset.drafted": 4, "segment.created": 2, "segment.written": 2, "frame.written": 9}
 """Steps of the first writer of a directory: some files are made only once."""
 
+DELETION_STEPS = ("deletion.put_away", "deletion.removed")
+"""No channel is deleted here: a kill at these is what ``tests/test_channel_delete.py`` tries."""
+
 
 def steps_in_the_code() -> set[str]:
     """Every step that keyop names."""

@@ -10,6 +10,7 @@ from zlib import crc32
 from keyop import Message, Messenger
 from keyop.errors import SubscriberBusy
 from torturing.orders import CLOSE_TIMEOUT_S, PROVOKED, Orders, complaining_logger
+from torturing.putting_back import replay_the_rest, was_given_up
 from torturing.workload import SHARERS, SUBSCRIPTIONS, TYPE, Assignment, failing, is_whole
 
 _MAX_RETRIES = 3
@@ -54,6 +55,8 @@ class Subscriber:
                 raise TimeoutError(
                     f"{', '.join(self._ids)}: not drained in {CLOSE_TIMEOUT_S:.0f} s: {messenger.stats()}"
                 )
+        if "plain" in self._ids and self._a.plan.replays:
+            replay_the_rest(self._a, messenger)
         self._notes.note("drained")
 
     def _share(self) -> None:
@@ -94,9 +97,10 @@ class Subscriber:
             what = "handled"
             if not is_whole(said):
                 what = "garbled"
-            elif failing(said["n"]) == id:
-                what = "failed"
             name = [said.get("from"), said.get("life"), said.get("n")]
+            if what == "handled" and failing(said["n"]) == id:
+                back = id == "plain" and self._a.plan.replays and was_given_up(self._a.data_dir, name)
+                what = "replayed" if back else "failed"
             self._notes.note(what, by=id, channel=channel, of=name, at=message.offset, attempt=message.attempt, **more)
             if what == "failed":
                 raise ValueError(PROVOKED)

@@ -48,6 +48,8 @@ class Plan:
     idle_exit_s: float = 5.0
     parts: int = 0
     """Into how many parts ``shared`` is divided at first, and at the end; 0: there is no such subscriber."""
+    replays: bool = False
+    """Whether what ``plain`` gave up is put back now and then, and all of it at the end."""
     flaw: str = ""
     """For a control: what the writers do wrong on purpose, see `torturing.lives.FLAWS`."""
 

@@ -133,6 +133,7 @@ def _plan(mode: str, number: int, dice: random.Random) -> Plan:
         pause_s=dice.choice((0.001, 0.003)),
         big=dice.choice((0.01, 0.04)),
         parts=dice.choice((0, 1, 2, 3)),
+        replays=dice.random() < 0.5,
     )
 
 

@@ -130,6 +130,8 @@ def _disturb_somebody(crew: Crew, dice: random.Random) -> None:
         crew.start_writer()
     elif what == "checkpoint" and "checkpoint" not in crew.members:
         crew.checkpoint()
+        if crew.plan.replays and "replay" not in crew.members:
+            crew.replay()
     elif what in ("publisher", "subscriber"):
         name = dice.choice(crew.publishers if what == "publisher" else crew.subscribers)
         if name in SHARERS and dice.random() < 0.5:
