@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,7 +102,8 @@ def run(block: Block, place: Path) -> None:
         try:
             if block.runs_on:
                 assert block.output, f"{where}: what does it print?"
-                wait_for(process, output_path, block.output)
+                wait_for(process, lambda: len(output_path.read_text()) >= len(block.output or ""))
+                wait_for(process, lambda: catches(process.pid, signal.SIGTERM))  # its handler may be quicker than it
                 process.send_signal(signal.SIGINT)
             code = process.wait(DEADLINE_S)
         finally:
@@ -116,10 +117,20 @@ def run(block: Block, place: Path) -> None:
         assert output_path.read_text() == block.output, f"{where}\n{complaint}"
 
 
-def wait_for(process: subprocess.Popen[bytes], path: Path, output: str) -> None:
+def wait_for(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + DEADLINE_S
-    while len(path.read_text()) < len(output) and process.poll() is None and time.monotonic() < deadline:
+    while process.poll() is None and not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process handles a signal itself: it is in `run` then. Where that cannot be seen: yes."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
+    mask = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(mask >> (number - 1) & 1)
 
 
 def anchors(page: Path) -> set[str]:
