@@ -14,6 +14,8 @@ _FILES = {
     "/tables.js": ("tables.js", "text/javascript; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
+    # Where browsers look by themselves when an answer is a sentence.
+    "/favicon.ico": ("icon.svg", "image/svg+xml"),
 }
 _SAFETY = {
     # Nothing but what this very server sends; no frame around it, no form in it, and no script in its text.
