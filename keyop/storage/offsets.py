@@ -125,17 +125,17 @@ def list_offsets(
     of who needs what.
     """
     found = []
-    for id in list_ids(directory):
-        parsed = read(directory / f"{id}{OFFSET_SUFFIX}")
-        if parsed is not None:
-            found.append((id, parsed))
+    for name in list_names(directory):
+        if name.endswith(OFFSET_SUFFIX):
+            parsed = read(directory / name)
+            if parsed is not None:
+                found.append((name.removesuffix(OFFSET_SUFFIX), parsed))
     return found
 
 
-def list_ids(directory: Path) -> list[str]:
-    """The names of one channel's offset files, without `.offset`, sorted. Raises OSError as `list_offsets`."""
+def list_names(directory: Path) -> list[str]:
+    """What lies in one channel's folder of offsets, sorted; [] if there is none. Raises OSError as `list_offsets`."""
     try:
-        names = sorted(os.listdir(directory))
+        return sorted(os.listdir(directory))
     except FileNotFoundError:
         return []
-    return [name.removesuffix(OFFSET_SUFFIX) for name in names if name.endswith(OFFSET_SUFFIX)]

@@ -17,8 +17,8 @@ from keyop.storage.audit_file import AuditFile
 from keyop.storage.directory import DataDirectory
 from keyop.storage.file_system import FileSystem
 from keyop.storage.journal import Journal
-from keyop.storage.offsets import list_ids, read_offset
-from keyop.storage.parts import places, read_parts
+from keyop.storage.offsets import OFFSET_SUFFIX, list_names, read_offset
+from keyop.storage.parts import PARTS_SUFFIX, places, read_parts
 from keyop.storage.recovery import Recovered, free_journal, recover
 from keyop.storage.segments import align_offset
 from keyop.writer.audit import Audit
@@ -145,11 +145,17 @@ def restore_cursors(directory: DataDirectory, recovered: Recovered, cursors: Cur
         offsets = (_standing(directory, recovered, key, each.offset, log) for each in found)
         cursors.restore(key, [each._replace(offset=offset) for each, offset in zip(found, offsets, strict=True)])
     for channel in recovered.ends:
-        for id in list_ids(directory.offsets(os.fsdecode(channel))):
+        folder = directory.offsets(os.fsdecode(channel))
+        names = list_names(folder)
+        for name in names:
+            id = name.removesuffix(OFFSET_SUFFIX)
             key = (channel, os.fsencode(id))
-            parsed = read_offset(cursors.path(key)) if key not in cursors.by_key else None
+            if id == name or key in cursors.by_key:
+                continue
+            parsed = read_offset(folder / name)
             if parsed is not None and not parsed.damaged:
-                filed, _why = places(parsed.value, read_parts(directory.parts_file(os.fsdecode(channel), id)))
+                parts = f"{id}{PARTS_SUFFIX}"
+                filed, _why = places(parsed.value, read_parts(folder / parts) if parts in names else None)
                 standing = [_standing(directory, recovered, key, offset, log) for offset in filed]
                 if standing != [*filed]:
                     cursors.unfiled.add(cursors.add(key, standing))
