@@ -18,6 +18,8 @@ from websockets.sync.client import ClientConnection, connect
 from keyop import Messenger
 from keyop.federation.wire import client_hello, frame_of
 
+pytestmark = pytest.mark.alone
+
 HELLO = client_hello("host2", (), False, ())
 LIMITS = {"handshake_timeout_ms": 1_500, "max_unfinished": 3}
 

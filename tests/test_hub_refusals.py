@@ -24,6 +24,8 @@ from test_hub import line
 
 from keyop.federation.wire import frame_of
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:

@@ -18,6 +18,8 @@ from parents import READY, SLOW, STUBBORN, WAIT, ParentProcess, kill, lives, rol
 from keyop.processes.backoff import HEALTHY_S, LONGEST_S, Backoff
 from keyop.processes.output import Output
 
+pytestmark = pytest.mark.alone
+
 
 def _order(log: str, words: str) -> list[str]:
     """The names in the lines that have these words."""

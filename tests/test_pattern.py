@@ -20,6 +20,8 @@ import keyop.aio
 from keyop import Message, Messenger, RetryLater, SubscriberBusy, follow
 from keyop.storage.pattern_file import read_seen
 
+pytestmark = pytest.mark.alone
+
 DEADLINE_S = 20.0
 TYPE = "com.example.number.v1"
 

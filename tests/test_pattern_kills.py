@@ -12,6 +12,8 @@ from inbox import Inbox
 from keyop import Messenger, follow
 from keyop.storage.pattern_file import read_seen
 
+pytestmark = pytest.mark.alone
+
 TYPE = "com.example.number.v1"
 DEADLINE_S = 30.0
 

@@ -19,6 +19,8 @@ from screen import Screen, needs_tmux
 
 from keyop import Messenger
 
+pytestmark = pytest.mark.alone
+
 Start = Callable[..., Screen]
 
 

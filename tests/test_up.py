@@ -21,6 +21,8 @@ from writers import Writer
 
 from keyop import Messenger, follow
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Site]:

@@ -21,6 +21,8 @@ from supervised import Site, all_gone, keyop, site
 from keyop.storage.directory import DataDirectory
 from keyop.supervisor.asking import ask
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Site]:

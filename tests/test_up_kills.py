@@ -16,6 +16,8 @@ from supervised import Site, nothing_left, site
 
 from keyop import Messenger
 
+pytestmark = pytest.mark.alone
+
 _ROUNDS = 12
 _KILLS_OF_ONE = 4  # each makes the next pause longer
 

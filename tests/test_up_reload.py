@@ -13,6 +13,8 @@ import yaml
 from child import eventually
 from supervised import Site, keyop, site
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Site]:
