@@ -109,7 +109,7 @@ def test_unreadable(tmp_path: Path) -> None:
 def test_a_look_that_catches_two_halves_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = format_offset(999), format_offset(1000)
     looks = iter([new[:18] + old[18:], new])
-    monkeypatch.setattr("keyop.storage.offsets._read", lambda _path: next(looks))
+    monkeypatch.setattr("keyop.storage.offsets.read_start", lambda _path: next(looks))
     assert read_offset(tmp_path / "x.offset") == (1000, True, None)
 
 

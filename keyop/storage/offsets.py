@@ -92,12 +92,12 @@ def load_offset(path: Path) -> ParsedOffset | None:
     Raises `OSError` where a failing disk or the want of descriptors is at fault: another time it can be read.
     """
     try:
-        found = parse_offset(_read(path))
+        found = parse_offset(read_start(path))
         for _ in range(_LOOKS - 1):
             if not (found.ours and found.damaged):
                 break
             # The writer overwrites it in place, and a look may catch both halves.
-            found = parse_offset(_read(path))
+            found = parse_offset(read_start(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -107,7 +107,8 @@ def load_offset(path: Path) -> ParsedOffset | None:
     return found
 
 
-def _read(path: Path) -> bytes:
+def read_start(path: Path) -> bytes:
+    """What a small file says. Raises OSError."""
     # Not to hang on a named pipe.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

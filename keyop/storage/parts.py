@@ -6,7 +6,6 @@ differ, another program has moved the offset, and all parts go on from there.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +14,10 @@ from zlib import crc32
 
 from keyop.protocol.entry import MAX_PARTS
 from keyop.storage import disk
-from keyop.storage.offsets import MAX_OFFSET
+from keyop.storage.offsets import MAX_OFFSET, read_start
 
 PARTS_SUFFIX = ".parts"
 
-_READ_BYTES = 4096
 _LOOKS = 3
 _OURS = re.compile(rb"((?:[0-9]{20}\n)+)([0-9a-f]{8})\n")
 
@@ -64,12 +62,12 @@ def read_parts(path: Path) -> ParsedParts | None:
 def load_parts(path: Path) -> ParsedParts | None:
     """As `read_parts`; raises `OSError` where a failing disk or the want of descriptors is at fault."""
     try:
-        found = parse_parts(_read(path))
+        found = parse_parts(read_start(path))
         for _ in range(_LOOKS - 1):
             if not found.damaged:
                 break
             # The writer overwrites it in place, and a look may catch both halves.
-            found = parse_parts(_read(path))
+            found = parse_parts(read_start(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -77,15 +75,6 @@ def load_parts(path: Path) -> ParsedParts | None:
             raise
         return ParsedParts((), f"cannot be read: {error.strerror}")
     return found
-
-
-def _read(path: Path) -> bytes:
-    # Not to hang on a named pipe.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        return os.pread(fd, _READ_BYTES, 0)
-    finally:
-        os.close(fd)
 
 
 def places(offset: int, parts: ParsedParts | None) -> tuple[tuple[int, ...], str | None]:
